@@ -1,0 +1,104 @@
+"""A request's body into a memfd, piece by piece, limits enforced while reading. Knows no routes and no video."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
+
+from serving.form import FILE_FIELD, FileField
+from serving.problems import BodyTimeout, MalformedBody, UnsupportedMediaType
+from vidseq.errors import EmptyVideo, TooManyBytes
+
+MAX_FORM_BYTES = 64 * 1024  # what a multipart body may hold besides its file
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+async def receive_video(
+    request: Request, *, max_bytes: int, timeout_seconds: float, hold: Callable[[int], None]
+) -> BinaryIO:
+    """The video of a raw or multipart body: a sealed memfd, to be read from its start; close it to free it.
+
+    `hold` is called with the size of each piece before it is kept, and may object by raising.
+
+    Errors: UnsupportedMediaType, MalformedBody, BodyTimeout, TooManyBytes, EmptyVideo; starlette's ClientDisconnect.
+    """
+    boundary = _boundary(request)
+    max_body_bytes = max_bytes if boundary is None else max_bytes + MAX_FORM_BYTES
+    _refuse_over(_declared_bytes(request), max_body_bytes)
+    spool = _Spool(max_bytes, hold)
+    num_bytes = 0
+    try:
+        form = None if boundary is None else FileField(boundary, spool.write)
+        async with asyncio.timeout(timeout_seconds):
+            async for piece in request.stream():
+                num_bytes += len(piece)
+                _refuse_over(num_bytes, max_body_bytes)
+                (form or spool).write(piece)
+        if form is not None:
+            form.finish()
+        return spool.sealed()
+    except TimeoutError as error:
+        spool.close()
+        raise BodyTimeout(f"only {num_bytes:,} bytes came within {timeout_seconds:g} seconds") from error
+    except BaseException:
+        spool.close()
+        raise
+
+
+class _Spool:
+    """A memfd that takes at most `max_bytes`: no temporary file to forget, and a child process can open it."""
+
+    def __init__(self, max_bytes: int, hold: Callable[[int], None]) -> None:
+        self._file: BinaryIO = os.fdopen(os.memfd_create("vidseq-body", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
+        self._num_bytes = 0
+        self._max_bytes = max_bytes
+        self._hold = hold
+
+    def write(self, piece: bytes) -> None:
+        self._num_bytes += len(piece)
+        _refuse_over(self._num_bytes, self._max_bytes)
+        self._hold(len(piece))
+        self._file.write(piece)
+
+    def sealed(self) -> BinaryIO:
+        """The file at its start. From here on nobody who gets the descriptor can change what was checked."""
+        if self._num_bytes == 0:
+            raise EmptyVideo("the body holds no video, but 0 bytes")
+        self._file.seek(0)  # flushes, too
+        fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, SEALS)
+        return self._file
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _boundary(request: Request) -> bytes | None:
+    """The boundary of a multipart body, None for a raw one."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"the body has Content-Encoding {encoding[:50]!r}; send the video as it is")
+    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    if kind == b"multipart/form-data":
+        return parameters.get(b"boundary", b"")
+    if kind.startswith(b"video/") or kind == b"application/octet-stream":
+        return None
+    raise UnsupportedMediaType(
+        f"the body has Content-Type {kind.decode('latin-1')[:50]!r}; send a video as video/* or "
+        f"application/octet-stream, or as the field {FILE_FIELD!r} of multipart/form-data"
+    )
+
+
+def _declared_bytes(request: Request) -> int:
+    header = request.headers.get("content-length", "0")
+    if not header.isdecimal():
+        raise MalformedBody("Content-Length is not a number")
+    return int(header)
+
+
+def _refuse_over(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise TooManyBytes(num_bytes, max_bytes)

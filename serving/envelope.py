@@ -1,0 +1,114 @@
+"""What goes around every answer: its request id, its count, a problem when the code broke. Knows no routes.
+
+An answer may be ready before the request's body has been read: too large, too many, no such path. Closing the
+connection then would destroy the answer on its way to a client that is still sending (the kernel answers unread
+bytes with a reset). So the answer is sent, what still comes is thrown away for a moment, and only then the
+connection is closed.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from typing import Protocol
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import problems
+
+logger = logging.getLogger(__name__)
+
+SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LINGER_SECONDS = 5.0
+CLIENT_WENT = 499  # nginx's number for a client that did not wait for its answer
+
+
+class Observer(Protocol):
+    """Told of every request when it is over: the seam for counters and histograms.
+
+    `route` is the path as it was declared (`/v1/classify`), or "" where no route was met: safe as a metric's tag.
+    """
+
+    def __call__(self, *, route: str, method: str, status: int, seconds: float) -> None: ...
+
+
+class Envelope:
+    """The outermost ASGI layer. Puts `request_id` into `request.state`."""
+
+    def __init__(self, app: ASGIApp, *, observe: Observer | None) -> None:
+        self.app = app
+        self.observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        exchange = _Exchange(scope, receive, send)
+        scope.setdefault("state", {})["request_id"] = exchange.request_id
+        try:
+            await self._guarded(scope, exchange)
+        finally:
+            if self.observe is not None:
+                route = getattr(scope.get("route"), "path", "")
+                seconds = time.perf_counter() - start
+                self.observe(route=route, method=scope["method"], status=exchange.status, seconds=seconds)
+
+    async def _guarded(self, scope: Scope, exchange: "_Exchange") -> None:
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            logger.info("request %s: the client went away", exchange.request_id)
+        except Exception:
+            logger.exception("request %s: unexpected error", exchange.request_id)
+            if exchange.started:
+                raise  # the server cuts the connection: half an answer must not look like a whole one
+            crash = problems.response(problems.of_crash(exchange.request_id))
+            await crash(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        self.request_id = _request_id(headers.get("x-request-id"))
+        self.status = CLIENT_WENT
+        self.started = False
+        self._body_open = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._receive, self._send = receive, send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):  # the last piece, or a disconnect
+            self._body_open = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            if self._body_open:
+                headers["Connection"] = "close"
+        elif self._body_open and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _linger(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self._body_open:
+                    await self.receive()
+        except TimeoutError:
+            pass
+
+
+def _request_id(asked: str | None) -> str:
+    """The client's own if it is short and harmless in a log, else a new one."""
+    return asked if asked is not None and SAFE_REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex

@@ -1,0 +1,130 @@
+"""One table: what went wrong -> status and title, as application/problem+json (RFC 9457). Knows no routes."""
+
+import http
+import logging
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from vidseq.errors import ModelNotFound, OptionError, TooManyBytes, VideoError, VidseqError
+from vidseq.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class UnsupportedMediaType(VidseqError):
+    code = "request/unsupported-media-type"
+
+
+class MalformedBody(VidseqError):
+    code = "request/malformed-body"
+
+
+class BodyTimeout(VidseqError):
+    code = "request/body-timeout"
+
+
+class Busy(VidseqError):
+    """No place for one more request, or for its bytes; `retry_after_seconds` is when to ask again."""
+
+    code = "service/busy"
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotReady(VidseqError):
+    code = "service/not-ready"
+
+
+class AnswerTimeout(VidseqError):
+    code = "service/answer-timeout"
+
+
+# The most special class counts. What is not here is our own mistake: 500, logged, and not told to the caller.
+TABLE: dict[type[VidseqError], tuple[int, str]] = {
+    MalformedBody: (400, "The body cannot be read"),
+    ModelNotFound: (404, "No such model"),
+    BodyTimeout: (408, "The body came too slowly"),
+    TooManyBytes: (413, "The body is too large"),
+    UnsupportedMediaType: (415, "The body is of another type"),
+    OptionError: (422, "An option is wrong"),
+    VideoError: (422, "The video cannot be labelled"),
+    Busy: (429, "The service is full"),
+    NotReady: (503, "The service is not ready"),
+    AnswerTimeout: (504, "The answer took too long"),
+}
+RETRYABLE = frozenset({408, 429, 503, 504})
+
+
+def of_error(error: VidseqError, request_id: str) -> Problem | None:
+    """The problem that tells of `error`, or None where the caller is not to be told."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            status, title = TABLE[kind]
+            return _problem(status, type=error.code, title=title, detail=str(error), request_id=request_id)
+    return None
+
+
+def of_status(status: int, detail: str, request_id: str) -> Problem:
+    """A problem that HTTP itself has a name for: 404 for a path, 405 for a method, 500."""
+    phrase = http.HTTPStatus(status).phrase
+    type = f"http/{phrase.lower().replace(' ', '-')}"
+    return _problem(status, type=type, title=phrase, detail=detail, request_id=request_id)
+
+
+def of_crash(request_id: str) -> Problem:
+    """Our own mistake. What happened stands in the log beside the request id, not in the answer."""
+    return of_status(500, "Something went wrong here. The service's log knows more.", request_id)
+
+
+def response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    return Response(problem.model_dump_json(), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Every error of `app` as a problem; `request.state.request_id` must be set (see envelope.py)."""
+
+    async def vidseq_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, VidseqError)
+        problem = of_error(error, request.state.request_id)
+        if problem is None:
+            raise error
+        logger.info("request %s: %s: %s", problem.request_id, problem.type, problem.detail)
+        headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))} if isinstance(error, Busy) else None
+        return response(problem, headers)
+
+    async def invalid_options(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return await vidseq_error(request, OptionError("; ".join(map(_sentence, error.errors()))))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = f"{request.method} {request.url.path} is not answered here"
+        problem = of_status(error.status_code, detail, request.state.request_id)
+        return response(problem, dict(error.headers or {}))
+
+    app.add_exception_handler(VidseqError, vidseq_error)
+    app.add_exception_handler(RequestValidationError, invalid_options)
+    app.add_exception_handler(HTTPException, http_error)
+
+
+def _problem(status: int, *, type: str, title: str, detail: str, request_id: str) -> Problem:
+    return Problem(
+        type=type, title=title, status=status, detail=detail, request_id=request_id, retryable=status in RETRYABLE
+    )
+
+
+def _sentence(mistake: dict[str, object]) -> str:
+    """`("query", "top_k")` and pydantic's message -> `top_k: Input should be ...`, without what was put in."""
+    location = mistake["loc"]
+    assert isinstance(location, tuple)
+    name = ".".join(map(str, location[1:]))
+    message = str(mistake["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message

@@ -1,0 +1,109 @@
+"""What the tests of the web and of the client share: a real server on a free port, and callables to put behind it."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import uvicorn
+
+from serving.web import Classify, WebSettings, create_app
+from vidseq.schemas import FrameLabel, ModelInfo, Models, Prediction, Sampled, Scored, Segment, Timings, VideoReport
+
+MODEL = ModelInfo(name="toy", version="1", sha256="0" * 64, action_labels=("walk",), frame_labels=("step",))
+TOY_MODELS = Models(models=(MODEL,))
+
+
+def count_bytes(
+    video: BinaryIO,
+    *,
+    start_seconds: float,
+    end_seconds: float | None,
+    top_k: int,
+    model: str | None,
+    stop: threading.Event,
+) -> Prediction:
+    """Reads the video to its end, in pieces; the answer tells how long it was and which options came."""
+    num_bytes = sum(map(len, iter(lambda: video.read(64 * 1024), b"")))
+    return Prediction(
+        action=Scored(label=f"{num_bytes} bytes", score=1.0),
+        top=(Scored(label="walk", score=0.5),) * top_k,
+        frames=(FrameLabel(seconds=0.0, label="step", score=0.5),),
+        segments=(Segment(start_seconds=0.0, end_seconds=1.0, label="step", score=0.5),),
+        sampled=Sampled(num_frames=1, frames_per_second=8.0, start_seconds=start_seconds, end_seconds=end_seconds or 9.0),
+        video=VideoReport(
+            width=4,
+            height=4,
+            codec="h264",
+            container="mp4",
+            duration_seconds=1.0,
+            frames_declared=1,
+            frames_decoded=1,
+            complete=True,
+        ),
+        model=MODEL.model_copy(update={"name": model or MODEL.name}),
+        timings=Timings(decode_ms=1.0, encode_ms=1.0, recur_ms=1.0, queued_ms=0.0, total_ms=3.0),
+    )
+
+
+def raising(error: Exception) -> Classify:
+    def classify(video: BinaryIO, **options: Any) -> Prediction:
+        raise error
+
+    return classify
+
+
+class Held:
+    """A callable that answers when `release` is set; `entered` and `stopped` tell what happened to it."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self.stopped = threading.Event()
+
+    def __call__(self, video: BinaryIO, *, stop: threading.Event, **options: Any) -> Prediction:
+        self.entered.set()
+        while not self.release.wait(0.01):
+            if stop.is_set():
+                self.stopped.set()
+        return count_bytes(video, stop=stop, **options)
+
+
+def toy_app(
+    classify: Classify = count_bytes, *, ready: Callable[[], str | None] = lambda: None, **settings: Any
+) -> Any:
+    return create_app(
+        classify=classify,
+        models=lambda: TOY_MODELS,
+        ready=ready,
+        metrics=lambda: b"videos_total 1\n",
+        settings=WebSettings(**settings),
+    )
+
+
+@contextlib.contextmanager
+def running(app: Any, *, http: str = "httptools") -> Iterator[str]:
+    """The base URL of `app` on a real uvicorn, in a thread."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, http=http, ws="none", log_config=None, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def wait_until(holds: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Returns when `holds()`; a test that waits for ever fails instead."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)

@@ -1,0 +1,1 @@
+"""From a folder of labelled clips to a checkpoint. Knows nothing of serving."""

@@ -1,0 +1,234 @@
+"""A model as a folder that explains itself: written atomically, hashed, read strictly. Knows nothing of training.
+
+    config.json                 ModelConfig: sizes, sampling, pixel mean and std, labels in order
+    model.safetensors           the recurrence and the heads
+    baseline.safetensors        the mean-pool model that was trained beside it
+    backbone-HASH.safetensors   the frozen encoder; one file on disk for all models that share it (a hard link)
+    card.md                     what was measured
+    manifest.json               schema, name, version, and the SHA-256 of every file above
+
+The SHA-256 of manifest.json is the model's identity. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from vidseq.config import ModelConfig
+from vidseq.errors import CheckpointError
+from vidseq.model import SequenceModel, VideoModel
+from vidseq.schemas import ModelInfo
+
+SCHEMA = 1
+_MANIFEST, _CONFIG, _MODEL, _BASELINE, _CARD = (
+    "manifest.json",
+    "config.json",
+    "model.safetensors",
+    "baseline.safetensors",
+    "card.md",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model that has been read: `trunk` is the hash of what a stream's state depends on (all but the heads)."""
+
+    config: ModelConfig
+    model: VideoModel
+    baseline: SequenceModel | None
+    info: ModelInfo
+    trunk: str
+
+
+def save_checkpoint(
+    folder: Path, *, config: ModelConfig, model: VideoModel, baseline: SequenceModel, card: str, version: str
+) -> None:
+    """Write a model beside its final name and rename it into place; an older model there is replaced.
+
+    Raises:
+        CheckpointError: `folder` exists and is not a model, so it is left alone.
+    """
+    if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not a model: choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    backbone = save_tensors(_contiguous(model.encoder.backbone))
+    files = {
+        _CONFIG: config.model_dump_json(indent=2).encode(),
+        _MODEL: save_tensors(_contiguous(model.sequence)),
+        _BASELINE: save_tensors(_contiguous(baseline)),
+        _CARD: card.encode(),
+        f"backbone-{_sha256(backbone)[:16]}.safetensors": backbone,
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "name": folder.name,
+        "version": version,
+        "files": {name: _sha256(data) for name, data in files.items()},
+    }
+    files[_MANIFEST] = json.dumps(manifest, indent=2).encode()
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        for name, data in files.items():
+            shared = name.startswith("backbone-")
+            _write_shared(fresh / name, data) if shared else _write(fresh / name, data)
+        if folder.exists():
+            folder.rename(Path(scratch) / "old")
+        fresh.rename(folder)
+    _sync(folder.parent)
+
+
+def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
+    """Read a model folder, checking every byte of it; `name` overrides the name it was saved under.
+
+    Raises:
+        CheckpointError: not a model, damaged, or of another version; the message names the file.
+    """
+    manifest, identity = _read_manifest(folder)
+    contents = {file: _read_checked(folder / file, digest) for file, digest in manifest["files"].items()}
+    backbones = [file for file in contents if file.startswith("backbone-")]
+    missing = {_CONFIG, _MODEL} - contents.keys()
+    if missing or len(backbones) != 1:
+        raise CheckpointError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing)) or 'one backbone'}")
+    config = _read_config(folder / _CONFIG, contents[_CONFIG])
+    model = VideoModel.build(config)
+    tensors = _read_tensors(folder / _MODEL, contents[_MODEL])
+    _fill(model.sequence, tensors, folder / _MODEL)
+    _fill(model.encoder.backbone, _read_tensors(folder / backbones[0], contents[backbones[0]]), folder / backbones[0])
+    baseline = None
+    if _BASELINE in contents:
+        baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size).eval()
+        _fill(baseline, _read_tensors(folder / _BASELINE, contents[_BASELINE]), folder / _BASELINE)
+    info = ModelInfo(
+        name=name or manifest["name"],
+        version=manifest["version"],
+        sha256=identity,
+        action_labels=config.heads.action_labels,
+        frame_labels=config.heads.frame_labels,
+    )
+    trunk = _trunk(config, manifest["files"][backbones[0]], tensors)
+    return Checkpoint(config=config, model=model, baseline=baseline, info=info, trunk=trunk)
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    path = folder / _MANIFEST
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no model folder at {folder}")
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a model: it has no {_MANIFEST}")
+    data = path.read_bytes()
+    try:
+        manifest = json.loads(data)
+        schema, files = manifest["schema"], manifest["files"]
+        sound = (
+            isinstance(files, dict)
+            and all(isinstance(digest, str) and Path(file).name == file for file, digest in files.items())
+            and all(isinstance(manifest[key], str) for key in ("name", "version"))
+        )
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is damaged: it is not a manifest") from None
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path} has schema {schema!r}; this version of vidseq reads schema {SCHEMA}")
+    if not sound:
+        raise CheckpointError(f"{path} is damaged: it is not a manifest")
+    return manifest, _sha256(data)
+
+
+def _read_checked(path: Path, digest: str) -> bytes:
+    """The bytes of a file whose hash is the manifest's. They are hashed and used from one read."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise CheckpointError(f"{path} is missing from the model") from None
+    if _sha256(data) != digest:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {_MANIFEST}")
+    return data
+
+
+def _read_config(path: Path, data: bytes) -> ModelConfig:
+    try:
+        return ModelConfig.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise CheckpointError(f"{path} does not describe a model of this version: {where}: {first['msg']}") from None
+
+
+def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_tensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    return tensors
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit its config.json: {error}") from None
+
+
+def _trunk(config: ModelConfig, backbone_digest: str, tensors: dict[str, Tensor]) -> str:
+    """The hash of everything that a stream's memory depends on."""
+    digest = hashlib.sha256(backbone_digest.encode())
+    for part in (config.picture, config.sampling, config.encoder, config.recurrent):
+        digest.update(part.model_dump_json().encode())
+    recurrent = {name: tensor for name, tensor in tensors.items() if name.startswith("recurrent.")}
+    digest.update(save_tensors(recurrent))
+    return digest.hexdigest()
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    # clone: channels_last weights must be laid out plainly, and no two names may share memory
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_shared(path: Path, data: bytes) -> None:
+    """A hard link to the user's one copy of a backbone, or a copy where a link cannot be made."""
+    shelf = user_cache_path("vidseq") / "backbones" / path.name
+    try:
+        if not shelf.is_file() or shelf.read_bytes() != data:
+            shelf.parent.mkdir(parents=True, exist_ok=True)
+            fresh = shelf.with_name(f"{shelf.name}.{os.getpid()}")
+            _write(fresh, data)
+            fresh.replace(shelf)
+        os.link(shelf, path)
+    except OSError:
+        _write(path, data)
+
+
+def _sync(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""The whole path on one page: bytes in, a Prediction out, or a stream of labels. Knows nothing of HTTP or Ray.
+
+source -> Reader -> sample -> Clip -> compute (encoder, recurrence, heads) -> Scores -> Collected -> Prediction
+
+model = Classifier.load("model")
+print(model.classify("clip.mp4").action)
+for moment in model.stream("clip.mp4"): ...
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from vidseq.answers import Collected, moments
+from vidseq.checkpoint import Checkpoint, load_checkpoint
+from vidseq.config import Limits, ModelConfig, Sampling
+from vidseq.engine import Compute, Done, Work, direct
+from vidseq.errors import OfflineOnly, OptionError
+from vidseq.sampling import Clip, sample
+from vidseq.schemas import ModelInfo, Moment, Prediction
+from vidseq.container import Source
+from vidseq.video import Reader
+
+
+class Classifier:
+    """A model that is ready to be asked. It keeps nothing of a video once it has answered; threads may share it.
+
+    Args:
+        checkpoint: what `load_checkpoint` read.
+        compute: how chunks are advanced: `direct(model)` in the caller's thread, or an Engine's `submit`.
+        limits: what one video may cost.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, compute: Compute, limits: Limits) -> None:
+        self.config: ModelConfig = checkpoint.config
+        self.info: ModelInfo = checkpoint.info
+        self._compute = compute
+        self._limits = limits
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, name: str | None = None, device: str = "cpu", limits: Limits | None = None
+    ) -> "Classifier":
+        """A classifier that computes in the caller's thread.
+
+        Raises:
+            CheckpointError: `path` is not a model, is damaged, or is of another version.
+        """
+        checkpoint = load_checkpoint(Path(path), name=name)
+        return cls(checkpoint, compute=direct(checkpoint.model.to(device)), limits=limits or Limits())
+
+    def classify(
+        self, source: Source, *, start_seconds: float = 0.0, end_seconds: float | None = None, top_k: int = 5
+    ) -> Prediction:
+        """What this clip is, and the label of every sampled frame in [start_seconds, end_seconds).
+
+        Raises:
+            VideoError: it is not a video that can be labelled, or it costs more than the limits allow.
+            SourceNotFound, OptionError: the path or the interval is wrong.
+        """
+        sampling = self._sampling(start_seconds, end_seconds)
+        collected = Collected()
+        with Reader(source, picture=self.config.picture, limits=self._limits) as reader:
+            clips = collected.timed(sample(reader, sampling))
+            for clip, done in self._advance(_joined(clips) if self.config.recurrent.bidirectional else clips):
+                collected.add(clip, done)
+            return collected.prediction(report=reader.report(), info=self.info, config=self.config, top_k=top_k)
+
+    def stream(
+        self, source: Source, *, start_seconds: float = 0.0, end_seconds: float | None = None
+    ) -> Iterator[Moment]:
+        """The label of each sampled frame, and the action so far, as soon as they are known.
+
+        Raises:
+            OfflineOnly: the model is bidirectional, or samples a fixed number of frames from the whole video.
+            VideoError, SourceNotFound, OptionError: as `classify`, while iterating.
+        """
+        if self.config.recurrent.bidirectional or self.config.sampling.max_frames is not None:
+            raise OfflineOnly(f"{self.info.name} needs the whole video before its first label: use classify")
+        sampling = self._sampling(start_seconds, end_seconds)
+        with Reader(source, picture=self.config.picture, limits=self._limits) as reader:
+            for clip, done in self._advance(sample(reader, sampling)):
+                yield from moments(clip, done.scores, self.info)
+
+    def _sampling(self, start_seconds: float, end_seconds: float | None) -> Sampling:
+        """The model's own sampling, over the interval of this request."""
+        interval = {"start_seconds": start_seconds, "end_seconds": end_seconds}
+        try:
+            return Sampling.model_validate({**self.config.sampling.model_dump(), **interval})
+        except ValidationError as error:
+            raise OptionError(f"the interval is wrong: {error.errors()[0]['msg']}") from None
+
+    def _advance(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Done]]:
+        """Each clip with its scores. The next clip is decoded while this one is computed elsewhere."""
+        state = None
+        pending: tuple[Clip, Future[Done]] | None = None
+        for clip in clips:
+            if pending is not None:
+                done = pending[1].result()
+                state = done.state
+                yield pending[0], done
+            pending = clip, self._compute(Work(clip.pixels_THWC, state))
+        if pending is not None:
+            yield pending[0], pending[1].result()
+
+
+def _joined(clips: Iterable[Clip]) -> Iterator[Clip]:
+    """All clips as one, for a model that reads a video from both ends: its memory grows with the video."""
+    every = list(clips)
+    pixels_THWC = np.concatenate([clip.pixels_THWC for clip in every])
+    yield Clip(pixels_THWC, np.concatenate([clip.seconds_T for clip in every]), every[-1].stride)

@@ -1,0 +1,116 @@
+"""From a path, bytes or a file to chunks that can be sent, and sent again. Knows nothing of HTTP."""
+
+import asyncio
+import contextlib
+import io
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+from vidseq.errors import InputError, OptionError, SourceNotFound
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+Progress = Callable[[int, int | None], object]
+"""Called with the bytes sent so far and their total (None where nobody knows it), after every chunk."""
+
+CHUNK_BYTES = 256 * 1024
+
+
+class Upload:
+    """One video on its way out. Never more than one chunk of a file is in memory.
+
+    `num_bytes` is None for a file that cannot be rewound (a pipe, a socket); it is not `repeatable` either.
+    Each pass starts at the beginning, and so does what `on_progress` is told.
+    """
+
+    def __init__(
+        self, rewound: Callable[[], AbstractContextManager[BinaryIO]], *, num_bytes: int | None, on_progress: Progress
+    ) -> None:
+        self._rewound = rewound
+        self.num_bytes = num_bytes
+        self.repeatable = num_bytes is not None
+        self._on_progress = on_progress
+
+    def chunks(self) -> Iterator[bytes]:
+        num_sent = 0
+        with self._rewound() as file:
+            while chunk := self._checked(file.read(self._wanted_bytes(num_sent)), num_sent):
+                yield chunk
+                num_sent += len(chunk)
+                self._on_progress(num_sent, self.num_bytes)
+
+    async def chunks_async(self) -> AsyncIterator[bytes]:
+        """The same chunks; only the reading is done in a thread, so that a slow disk does not stop the event loop."""
+        num_sent = 0
+        with self._rewound() as file:
+            while chunk := self._checked(await asyncio.to_thread(file.read, self._wanted_bytes(num_sent)), num_sent):
+                yield chunk
+                num_sent += len(chunk)
+                self._on_progress(num_sent, self.num_bytes)
+
+    def _wanted_bytes(self, num_sent: int) -> int:
+        return CHUNK_BYTES if self.num_bytes is None else min(CHUNK_BYTES, self.num_bytes - num_sent)
+
+    def _checked(self, chunk: bytes, num_sent: int) -> bytes:
+        if not chunk and self.num_bytes is not None and num_sent < self.num_bytes:
+            raise InputError(
+                f"the file ended after {num_sent:,} of {self.num_bytes:,} bytes: it changed while it was sent"
+            )
+        return chunk
+
+
+def open_upload(source: Source, *, on_progress: Progress | None) -> Upload:
+    """What `source` is, found out before anything is sent.
+
+    Errors: SourceNotFound for a path that is not a readable file, OptionError for a source of another kind.
+    """
+    report = on_progress or (lambda num_sent, num_bytes: None)
+    match source:
+        case bytes():
+            return Upload(lambda: io.BytesIO(source), num_bytes=len(source), on_progress=report)
+        case str() | os.PathLike():
+            return Upload(lambda: _opened(source), num_bytes=_file_bytes(source), on_progress=report)
+        case io.TextIOBase():
+            raise OptionError("the file was opened as text; open it with mode 'rb'")
+        case _ if callable(getattr(source, "read", None)):
+            return _upload_of_file(source, report)
+    raise OptionError(f"a source is a path, bytes or a binary file, not {type(source).__name__}")
+
+
+def _upload_of_file(file: BinaryIO, report: Progress) -> Upload:
+    """From where the file stands now to its end. It stays open, for it is the caller's."""
+    if not file.seekable():
+        return Upload(lambda: contextlib.nullcontext(file), num_bytes=None, on_progress=report)
+    start = file.tell()
+    num_bytes = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+
+    def rewound() -> AbstractContextManager[BinaryIO]:
+        file.seek(start)
+        return contextlib.nullcontext(file)
+
+    return Upload(rewound, num_bytes=num_bytes, on_progress=report)
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    with _typed_errors(path):
+        return open(path, "rb")
+
+
+def _file_bytes(path: str | os.PathLike[str]) -> int:
+    with _typed_errors(path):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceNotFound(f"not a file: {os.fspath(path)}")
+    return status.st_size
+
+
+@contextlib.contextmanager
+def _typed_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceNotFound(f"cannot read {os.fspath(path)}: {reason}") from error

@@ -1,0 +1,136 @@
+"""Every number that shapes a model or bounds a video, with its default and its range. Knows nothing of torch.
+
+A checkpoint's config.json is a `ModelConfig`; unknown or out-of-range values are refused by name.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(Config):
+    """What one video may cost. Header fields never size anything; these are checked while decoding."""
+
+    max_bytes: PositiveInt = 4 * 2**30
+    max_pixels: PositiveInt = 4096 * 2304  # of one frame: 4K; an 8K decoder alone takes 1.3 GB
+    max_frames: PositiveInt = 6 * 3600 * 60
+    max_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    max_decoded_bytes: PositiveInt = 4 * 2**40  # pixels x 3, summed over all decoded frames
+
+
+class Picture(Config):
+    """The square that the CNN sees: shorter side resized to `size` and cropped, or the whole frame letterboxed."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 224
+    fit: Literal["crop", "letterbox"] = "crop"
+
+
+class Sampling(Config):
+    """Which frames are looked at. `max_frames` holds for a whole video and is reached by doubling the stride."""
+
+    frames_per_second: Annotated[float, Field(gt=0, le=1000)] | Literal["native"] = 8.0
+    start_seconds: Seconds = 0.0
+    end_seconds: Seconds | None = None
+    max_frames: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _interval(self) -> Self:
+        if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
+            raise ValueError(f"end_seconds {self.end_seconds} is not after start_seconds {self.start_seconds}")
+        return self
+
+
+class EncoderConfig(Config):
+    """The per-frame CNN. `backbone` is `efficientnet-lite0` (packaged), a torchvision name, or `timm:NAME`.
+
+    `weights` is `default` (ImageNet, where the backbone has them), `none`, or a path to a state dict.
+    """
+
+    backbone: str = "efficientnet-lite0"
+    weights: str = "default"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    pixel_mean_RGB: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pixel_std_RGB: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+class RecurrentConfig(Config):
+    """The recurrence over frame features. `none` passes the projected features on: the mean-pool baseline."""
+
+    cell: Literal["elman", "lstm", "gru", "none"] = "gru"
+    projection_size: PositiveInt = 64
+    hidden_size: PositiveInt = 64
+    num_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    bidirectional: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class HeadsConfig(Config):
+    """What the model says. Either list may be empty, not both.
+
+    `half_life_seconds` lets the mean readout of a camera that never stops forget; None is a plain mean.
+    """
+
+    action_labels: tuple[str, ...] = ()
+    frame_labels: tuple[str, ...] = ()
+    background: str | None = None
+    readout: Literal["last", "mean", "attention"] = "mean"
+    half_life_seconds: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _labels(self) -> Self:
+        if not self.action_labels and not self.frame_labels:
+            raise ValueError("a model needs action_labels, frame_labels or both")
+        for name, labels in (("action_labels", self.action_labels), ("frame_labels", self.frame_labels)):
+            if len(set(labels)) != len(labels):
+                raise ValueError(f"{name} names a label twice: {labels}")
+        if self.background is not None and self.background not in self.frame_labels:
+            raise ValueError(f"background {self.background!r} is not one of frame_labels {self.frame_labels}")
+        if self.half_life_seconds is not None and self.readout != "mean":
+            raise ValueError(f"half_life_seconds needs readout 'mean', not {self.readout!r}")
+        return self
+
+
+class SegmentsConfig(Config):
+    """From frame scores to segments: open at `enter_score`, close below `exit_score`, merge, then drop the short."""
+
+    enter_score: Share = 0.5
+    exit_score: Share = 0.4
+    merge_gap_seconds: Seconds = 0.3
+    min_duration_seconds: Seconds = 0.3
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> Self:
+        if self.exit_score > self.enter_score:
+            raise ValueError(f"exit_score {self.exit_score} is above enter_score {self.enter_score}")
+        return self
+
+
+class ModelConfig(Config):
+    """Everything needed to use a model's weights."""
+
+    picture: Picture = Picture()
+    sampling: Sampling = Sampling()
+    encoder: EncoderConfig = EncoderConfig()
+    recurrent: RecurrentConfig = RecurrentConfig()
+    heads: HeadsConfig
+    segments: SegmentsConfig = SegmentsConfig()
+
+    @model_validator(mode="after")
+    def _offline(self) -> Self:
+        if self.sampling.start_seconds or self.sampling.end_seconds is not None:
+            raise ValueError("start_seconds and end_seconds belong to a request, not to a model")
+        return self
+
+    def baseline(self) -> "ModelConfig":
+        """The mean-pool model on the same features: no recurrence, mean readout."""
+        recurrent = self.recurrent.model_copy(update={"cell": "none", "num_layers": 1, "bidirectional": False})
+        heads = self.heads.model_copy(update={"readout": "mean"})
+        return self.model_copy(update={"recurrent": recurrent, "heads": heads})

@@ -1,0 +1,167 @@
+"""A source becomes an open file of a known container, or a typed error. Knows nothing of codecs, frames or OpenCV.
+
+Nothing is trusted by its name: a clip is opened once, what was opened is sniffed, and the decoder gets the same open
+file as `/proc/self/fd/N`. So a name full of `%d`, `concat:` or `http:` is only a name, and a file that is swapped
+after it was looked at is not the file that is decoded.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple
+
+from vidseq.errors import (
+    EmptyVideo,
+    NoVideoStream,
+    OptionError,
+    SourceNotFound,
+    TooManyBytes,
+    UndecodableVideo,
+    UnsupportedContainer,
+    VideoError,
+)
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+Container = Literal["mp4", "matroska", "avi", "mpegts"]
+
+_COPY_BYTES = 1 << 20
+_TS_PACKET_BYTES = 188
+_TS_SYNC = 0x47
+_FIRST_MP4_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
+_MP4_FOLDERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
+_MAX_MP4_BOXES = 10_000  # up to the end of the index; an honest file has a hundred
+
+
+def open_source(source: Source, *, max_bytes: int) -> int:
+    """A file descriptor of the source; the caller closes it.
+
+    Bytes, and binary files (read from where they stand), are copied into memory that has no name in the file system.
+    Raises SourceNotFound, EmptyVideo, TooManyBytes, OptionError (not a source at all).
+    """
+    fd = _open_path(source) if isinstance(source, str | os.PathLike) else _copy_into_memory(source, max_bytes=max_bytes)
+    try:
+        num_bytes = os.fstat(fd).st_size
+        if num_bytes == 0:
+            raise EmptyVideo("the video has zero bytes")
+        if num_bytes > max_bytes:
+            raise TooManyBytes(num_bytes, max_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_path(path: str | os.PathLike[str]) -> int:
+    try:
+        # NONBLOCK: a FIFO would otherwise hang here until somebody writes.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceNotFound(f"{os.fspath(path)!r} cannot be opened: {reason}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SourceNotFound(f"{os.fspath(path)!r} is not a file")
+    return fd
+
+
+def _copy_into_memory(source: bytes | BinaryIO, *, max_bytes: int) -> int:
+    fd = os.memfd_create("vidseq-clip", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as copy:
+            for chunk in _chunks(source):
+                if copy.tell() + len(chunk) > max_bytes:
+                    raise TooManyBytes(copy.tell() + len(chunk), max_bytes)
+                copy.write(chunk)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _chunks(source: bytes | BinaryIO) -> Iterator[bytes]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield source
+        return
+    if not hasattr(source, "read"):
+        raise OptionError(f"a source is a path, bytes or a binary file, not {type(source).__name__}")
+    while chunk := source.read(_COPY_BYTES):
+        if not isinstance(chunk, bytes):
+            raise OptionError(f"a source is read as bytes, but its read() gives {type(chunk).__name__}")
+        yield chunk
+
+
+def sniff(fd: int) -> Container:
+    """The container, by its first bytes alone. Raises UnsupportedContainer."""
+    head = os.pread(fd, 1024, 0)
+    if head[4:8] in _FIRST_MP4_BOXES:
+        return "mp4"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:11] == b"AVI":
+        return "avi"
+    # The second form, with 4 bytes of time before each packet, is a camcorder's .m2ts.
+    if _has_ts_sync(head, first=0, step=_TS_PACKET_BYTES) or _has_ts_sync(head, first=4, step=_TS_PACKET_BYTES + 4):
+        return "mpegts"
+    raise UnsupportedContainer(f"not MP4/MOV, Matroska/WebM, AVI or MPEG-TS: the file begins with {head[:12]!r}")
+
+
+def _has_ts_sync(head: bytes, *, first: int, step: int) -> bool:
+    sync = head[first::step]
+    return len(sync) >= 3 and all(byte == _TS_SYNC for byte in sync)
+
+
+def refuse_encrypted(fd: int, container: Container) -> None:
+    """Raises UndecodableVideo for an encrypted MP4: a decoder without the key may make pictures of the noise."""
+    if container == "mp4" and b"encv" in _read_index(fd).sample_kinds:
+        raise UndecodableVideo("the video is encrypted")
+
+
+def why_not_opened(fd: int, container: Container) -> VideoError:
+    """The error to raise for a file in which the decoder found no video, as precise as the index of an MP4 allows."""
+    if container == "mp4":
+        index = _read_index(fd)
+        if not index.found:
+            return UndecodableVideo("the file has no index (moov): it is cut short, or damaged before it")
+        if index.handlers and b"vide" not in index.handlers:
+            return NoVideoStream("the file holds no video, only " + ", ".join(_name(kind) for kind in index.handlers))
+        return UndecodableVideo("the file's index is damaged: the decoder cannot open it")
+    return NoVideoStream("no video was found in the file: it holds only sound, is cut short or is damaged")
+
+
+def _name(handler: bytes) -> str:
+    return {b"soun": "sound", b"text": "text", b"sbtl": "subtitles"}.get(handler, repr(handler))
+
+
+class _Index(NamedTuple):
+    found: bool
+    handlers: tuple[bytes, ...]  # what each track is: vide, soun, ...
+    sample_kinds: tuple[bytes, ...]  # how its samples are coded: avc1, mp4a, encv, ...
+
+
+def _read_index(fd: int) -> _Index:
+    boxes = list(_boxes(fd))
+    return _Index(
+        found=any(kind == b"moov" for kind, _ in boxes),
+        handlers=tuple(os.pread(fd, 4, body + 8) for kind, body in boxes if kind == b"hdlr"),
+        sample_kinds=tuple(os.pread(fd, 4, body + 12) for kind, body in boxes if kind == b"stsd"),
+    )
+
+
+def _boxes(fd: int) -> Iterator[tuple[bytes, int]]:
+    """The boxes of an MP4 up to the end of its index, as (kind, where its body starts).
+
+    A folder's boxes fill its body, so a walk that steps into folders and over everything else needs no stack.
+    """
+    start, stop = 0, os.fstat(fd).st_size
+    for _ in range(_MAX_MP4_BOXES):
+        head = os.pread(fd, 16, start)
+        kind, size, body = head[4:8], int.from_bytes(head[:4], "big"), start + 8
+        if size == 1:  # a 64-bit size follows
+            size, body = int.from_bytes(head[8:16], "big"), start + 16
+        end = start + size if size else stop  # 0: the last box, to the end
+        if not start + 8 <= body <= end <= stop:
+            return
+        yield kind, body
+        start = body if kind in _MP4_FOLDERS else end
+        if kind == b"moov":
+            stop = end

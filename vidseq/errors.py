@@ -1,0 +1,223 @@
+"""Every error a caller can cause or meet, as one tree. Knows nothing of HTTP, torch or video.
+
+    VidseqError
+    ├── InputError                     what was asked for cannot be done; asking again will not help
+    │   ├── OptionError                a setting is out of its range
+    │   ├── SourceNotFound             no such file
+    │   ├── ModelNotFound              no model of that name here
+    │   ├── VideoError                 the bytes are not a video that can be labelled
+    │   │   ├── EmptyVideo             zero bytes
+    │   │   ├── UnsupportedContainer   not MP4/MOV, Matroska/WebM, AVI or MPEG-TS
+    │   │   ├── UnsupportedCodec       the container is fine, what is inside is not allowed
+    │   │   ├── NoVideoStream          audio only, or nothing
+    │   │   ├── UndecodableVideo       opens, but gives no frame
+    │   │   ├── NothingSampled         frames, but none in the interval asked for
+    │   │   └── LimitExceeded          with .value and .limit
+    │   │       ├── TooManyBytes  TooManyFrames  TooManySeconds  TooManyPixels  TooManyDecodedBytes
+    │   ├── DatasetError               all mistakes of a folder of clips at once, with file and line
+    │   ├── CheckpointError            damaged, foreign, or of another version
+    │   └── StateError                 a state that does not belong to this model
+    │       └── OfflineOnly            a bidirectional model was asked to stream
+    └── ServiceError                   what the client SDK meets; keeps the server's words and the request id
+        ├── ConnectionFailed  RequestTimeout        no answer came
+        ├── RequestRejected                         4xx: the caller's; with .type, .detail
+        │   ├── NotAuthorized  NotFound  BodyTooLarge  VideoRejected
+        ├── Overloaded                              429 and 503, with .retry_after_seconds
+        ├── ServerFault                             other 5xx
+        └── UnexpectedAnswer                        not a vidseq service, or an incompatible one
+
+Anything else that is raised is our own mistake.
+"""
+
+from collections.abc import Sequence
+
+
+class VidseqError(Exception):
+    """The root: `code` is stable and machine-readable, the message is one sentence for a person."""
+
+    code = "error"
+
+
+class InputError(VidseqError):
+    code = "input/invalid"
+
+
+class OptionError(InputError):
+    code = "option/invalid"
+
+
+class SourceNotFound(InputError):
+    code = "source/not-found"
+
+
+class ModelNotFound(InputError):
+    code = "model/not-found"
+
+
+class VideoError(InputError):
+    code = "video/invalid"
+
+
+class EmptyVideo(VideoError):
+    code = "video/empty"
+
+
+class UnsupportedContainer(VideoError):
+    code = "video/unsupported-container"
+
+
+class UnsupportedCodec(VideoError):
+    code = "video/unsupported-codec"
+
+
+class NoVideoStream(VideoError):
+    code = "video/no-video-stream"
+
+
+class UndecodableVideo(VideoError):
+    code = "video/undecodable"
+
+
+class NothingSampled(VideoError):
+    code = "video/nothing-sampled"
+
+
+class LimitExceeded(VideoError):
+    """A limit was met. `value` is what was seen when it was, `limit` what is allowed, both in `unit`."""
+
+    code = "video/limit"
+    unit = ""
+
+    def __init__(self, value: float, limit: float) -> None:
+        super().__init__(f"the video has {value:,.10g} {self.unit}; at most {limit:,.10g} are allowed")
+        self.value = value
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type, tuple[float, float]]:  # errors cross processes in Ray jobs
+        return type(self), (self.value, self.limit)
+
+
+class TooManyBytes(LimitExceeded):
+    code = "video/too-many-bytes"
+    unit = "bytes"
+
+
+class TooManyFrames(LimitExceeded):
+    code = "video/too-many-frames"
+    unit = "frames"
+
+
+class TooManySeconds(LimitExceeded):
+    code = "video/too-many-seconds"
+    unit = "seconds"
+
+
+class TooManyPixels(LimitExceeded):
+    code = "video/too-many-pixels"
+    unit = "pixels a frame"
+
+
+class TooManyDecodedBytes(LimitExceeded):
+    code = "video/too-many-decoded-bytes"
+    unit = "decoded bytes"
+
+
+class DatasetError(InputError):
+    """All mistakes found in a folder of clips; each problem reads `file:line: what is wrong`."""
+
+    code = "dataset/invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        super().__init__(f"{count} in the clips:\n" + "\n".join(f"  {problem}" for problem in problems))
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
+
+class CheckpointError(InputError):
+    code = "checkpoint/invalid"
+
+
+class StateError(InputError):
+    code = "state/mismatch"
+
+
+class OfflineOnly(StateError):
+    code = "state/offline-only"
+
+
+class ServiceError(VidseqError):
+    """Something between the SDK and the service went wrong."""
+
+    code = "service/error"
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message if request_id is None else f"{message} (request {request_id})")
+        self.request_id = request_id
+
+
+class ConnectionFailed(ServiceError):
+    code = "service/connection-failed"
+
+
+class RequestTimeout(ServiceError):
+    code = "service/timeout"
+
+
+class UnexpectedAnswer(ServiceError):
+    code = "service/unexpected-answer"
+
+
+class StatusError(ServiceError):
+    """The service answered with an error: `status`, and `type`, `title`, `detail` in its own words."""
+
+    code = "service/status"
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        type: str,
+        title: str,
+        detail: str,
+        request_id: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}", request_id=request_id)
+        self.status = status
+        self.type = type
+        self.title = title
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RequestRejected(StatusError):
+    code = "service/rejected"
+
+
+class NotAuthorized(RequestRejected):
+    code = "service/not-authorized"
+
+
+class NotFound(RequestRejected):
+    code = "service/not-found"
+
+
+class BodyTooLarge(RequestRejected):
+    code = "service/body-too-large"
+
+
+class VideoRejected(RequestRejected):
+    """The service could not read the video; `type` is the `code` of the VideoError it met."""
+
+    code = "service/video-rejected"
+
+
+class Overloaded(StatusError):
+    code = "service/overloaded"
+
+
+class ServerFault(StatusError):
+    code = "service/fault"

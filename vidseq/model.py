@@ -1,0 +1,139 @@
+"""The model: pixels and state go in, scores and state come out. Knows nothing of files, of time or of training.
+
+    pixels_THWC -> encoder -> feature_BTD -> recurrent -> hidden_BTH -> heads -> Scores
+
+Every forward method takes the state of an earlier chunk and returns the next; in evaluation mode and float32 any
+chunking of a video gives the one-shot answer within 1e-5. A bidirectional model takes a video in one piece only.
+
+Shape letters: B streams, T frames, D feature size, H hidden size, A action labels, L frame labels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vidseq.config import ModelConfig
+from vidseq.encoder import Encoder
+from vidseq.errors import OptionError
+from vidseq.heads import ActionHead, FrameHead
+from vidseq.recurrent import Packed, Recurrent
+from vidseq.state import State
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Logits of B streams over T frames, None where there is no head; the action at [:, t] is the answer after frame t."""
+
+    action_logits_BTA: Tensor | None
+    frame_logits_BTL: Tensor | None
+
+    def row(self, row: int, *, num_frames: int) -> "Scores":
+        """The scores of one stream (B = 1), without its padding."""
+        return self._map(lambda logits: logits[row : row + 1, :num_frames])
+
+    def to(self, device: str) -> "Scores":
+        return self._map(lambda logits: logits.to(device))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Scores":
+        action, frame = self.action_logits_BTA, self.frame_logits_BTL
+        return Scores(None if action is None else function(action), None if frame is None else function(frame))
+
+    def action_probabilities_BTA(self) -> Tensor | None:
+        return None if self.action_logits_BTA is None else self.action_logits_BTA.softmax(dim=-1)
+
+    def frame_probabilities_BTL(self) -> Tensor | None:
+        return None if self.frame_logits_BTL is None else self.frame_logits_BTL.softmax(dim=-1)
+
+
+class SequenceModel(nn.Module):
+    """Everything after the encoder: what is trained, small, on cached features."""
+
+    def __init__(self, config: ModelConfig, *, feature_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.recurrent = Recurrent(config.recurrent, feature_size=feature_size)
+        hidden_size = self.recurrent.output_size
+        heads = config.heads
+        self.action_head: ActionHead | None = None
+        self.frame_head: FrameHead | None = None
+        if heads.action_labels:
+            half_life_frames = _half_life_frames(config)
+            self.action_head = ActionHead(heads, hidden_size=hidden_size, half_life_frames=half_life_frames)
+        if heads.frame_labels:
+            self.frame_head = FrameHead(heads, hidden_size=hidden_size)
+
+    def forward(
+        self, feature_BTD: Tensor, state: State | None = None, lengths_B: Tensor | None = None
+    ) -> tuple[Scores, State]:
+        """Scores of every frame and the state after each row's own last frame.
+
+        Args:
+            feature_BTD: features of B streams, padded at the end to the longest.
+            state: None at the start of the videos, else what the chunk before returned.
+            lengths_B: valid frames of each row, 1 to T; None says that all have T.
+
+        Raises:
+            OfflineOnly: a bidirectional model was given a state.
+        """
+        if feature_BTD.shape[1] == 0:
+            return self._no_scores(feature_BTD), state or State()
+        hidden_BTH, state = self.recurrent(feature_BTD, state, lengths_B)
+        return self._read(hidden_BTH, state, lengths_B)
+
+    def initial_state(self, batch: int) -> State:
+        """The state of `batch` streams that have not begun: what None stands for, with its tensors written out."""
+        like = next(self.parameters())
+        state = self.recurrent.initial_state(batch)
+        return (
+            state if self.action_head is None else state.replace(self.action_head.start(batch, like), prefix="action")
+        )
+
+    def step(self, feature_BD: Tensor, state: State | None, *, packed: Packed) -> tuple[Scores, State]:
+        """One frame of B streams by one matrix product a layer; `packed` comes from `recurrent.pack()`."""
+        hidden_BH, state = self.recurrent.step(feature_BD, state, packed=packed)
+        return self._read(hidden_BH[:, None], state, None)
+
+    def _read(self, hidden_BTH: Tensor, state: State, lengths_B: Tensor | None) -> tuple[Scores, State]:
+        action_logits_BTA = None
+        if self.action_head is not None:
+            action_logits_BTA, state = self.action_head(hidden_BTH, state, lengths_B)
+        frame_logits_BTL = None if self.frame_head is None else self.frame_head(hidden_BTH)
+        return Scores(action_logits_BTA, frame_logits_BTL), state
+
+    def _no_scores(self, feature_BTD: Tensor) -> Scores:
+        shape = feature_BTD.shape[:2]
+        heads = self.config.heads
+        return Scores(
+            feature_BTD.new_zeros(*shape, len(heads.action_labels)) if self.action_head is not None else None,
+            feature_BTD.new_zeros(*shape, len(heads.frame_labels)) if self.frame_head is not None else None,
+        )
+
+
+class VideoModel(nn.Module):
+    """The whole model: a frozen encoder and a sequence model on its features."""
+
+    def __init__(self, encoder: Encoder, sequence: SequenceModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.sequence = sequence
+
+    @classmethod
+    def build(cls, config: ModelConfig) -> "VideoModel":
+        """A model of this configuration with random weights, in evaluation mode."""
+        encoder = Encoder(config.encoder)
+        return cls(encoder, SequenceModel(config, feature_size=encoder.feature_size)).eval()
+
+    def forward(self, pixels_THWC: Tensor, state: State | None = None) -> tuple[Scores, State]:
+        """One chunk of one stream: scores of its T frames (B = 1) and the state after it."""
+        feature_BTD = self.encoder(pixels_THWC)[None]
+        scores, state = self.sequence(feature_BTD, state)
+        return scores, state
+
+
+def _half_life_frames(config: ModelConfig) -> float | None:
+    if config.heads.half_life_seconds is None:
+        return None
+    if config.sampling.frames_per_second == "native":
+        raise OptionError("half_life_seconds needs a sampling rate in frames per second, not 'native'")
+    return config.heads.half_life_seconds * config.sampling.frames_per_second

@@ -1,0 +1,121 @@
+"""The answers: one Prediction for core, HTTP, SDK, batch rows and `--json`. Knows nothing of how they are made.
+
+Unknown fields are ignored on reading, so that a newer service can serve an older client.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Scored(Answer):
+    """A label and its probability, 0 to 1."""
+
+    label: str
+    score: float
+
+
+class FrameLabel(Answer):
+    """The label of one sampled frame; `seconds` is the frame's own timestamp in the video."""
+
+    seconds: float
+    label: str
+    score: float
+
+
+class Segment(Answer):
+    """A stretch of one label: [start_seconds, end_seconds); `score` is its mean frame score."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float
+
+
+class Sampled(Answer):
+    """What was looked at: how many frames, from when to when (their own timestamps), at which rate.
+
+    `frames_per_second` is None where every frame was taken.
+    """
+
+    num_frames: int
+    frames_per_second: float | None
+    start_seconds: float
+    end_seconds: float
+
+
+class VideoReport(Answer):
+    """What was found in the file. Declared values are header fields and may lie.
+
+    `complete` is False when less than 95 % of the declared time could be decoded.
+    """
+
+    width: int
+    height: int
+    codec: str
+    container: str
+    duration_seconds: float | None
+    frames_declared: int | None
+    frames_decoded: int
+    complete: bool
+    warnings: tuple[str, ...] = ()
+
+
+class ModelInfo(Answer):
+    """Which model answered: `sha256` is the hash of its manifest."""
+
+    name: str
+    version: str
+    sha256: str
+    action_labels: tuple[str, ...] = ()
+    frame_labels: tuple[str, ...] = ()
+
+
+class Timings(Answer):
+    """Milliseconds of wall time; `queued_ms` is spent waiting for a place in a batch."""
+
+    decode_ms: float
+    encode_ms: float
+    recur_ms: float
+    queued_ms: float
+    total_ms: float
+
+
+class Prediction(Answer):
+    """Everything vidseq says of one video."""
+
+    action: Scored | None
+    top: tuple[Scored, ...] = ()
+    frames: tuple[FrameLabel, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    sampled: Sampled
+    video: VideoReport
+    model: ModelInfo
+    timings: Timings
+
+
+class Moment(Answer):
+    """What `stream` yields for each sampled frame: its label, and the action so far (provisional)."""
+
+    seconds: float
+    frame: Scored | None
+    action: Scored | None
+
+
+class Models(Answer):
+    """The answer of GET /v1/models."""
+
+    models: tuple[ModelInfo, ...]
+
+
+class Problem(Answer):
+    """An error over HTTP, application/problem+json (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    retryable: bool

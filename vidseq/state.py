@@ -1,0 +1,123 @@
+"""State is a value: named tensors, batch first, that go in and come out. Knows nothing of the models that read it.
+
+    names      clock                      sampling's position in time
+               recurrent.h  recurrent.c   the recurrent layers
+               action.*                   the running readout of the action head
+               segments                   the automaton that turns frame scores into segments
+
+Every tensor has the batch of streams in front: stacking many streams is one `cat`, splitting them is a slice.
+
+Shape letters: B streams.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from vidseq.errors import StateError
+
+SCHEMA = "1"
+MAX_STATE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class StateHeader:
+    """To whom a state belongs: `trunk` is the hash of encoder, sampling, recurrence and precision.
+
+    Heads are not named: a new head does not make a stream's memory worthless.
+    """
+
+    trunk: str
+    cell: str
+    dtype: str
+    schema: str = SCHEMA
+
+    def to_metadata(self) -> dict[str, str]:
+        return {"schema": self.schema, "trunk": self.trunk, "cell": self.cell, "dtype": self.dtype}
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What one stream, or a batch of B streams, remembers between two chunks."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {tensor.shape[0] for tensor in self.tensors.values()}
+        assert len(sizes) <= 1, f"tensors of one state disagree about the batch: {sizes}"
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.tensors.items())
+        return f"State({shapes})"
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix`, without it; empty at the start of a video."""
+        dotted = prefix + "."
+        return {name.removeprefix(dotted): tensor for name, tensor in self.tensors.items() if name.startswith(dotted)}
+
+    def replace(self, tensors: Mapping[str, Tensor], *, prefix: str = "") -> "State":
+        """A new state in which these tensors have taken the place of those of the same name."""
+        dotted = f"{prefix}." if prefix else ""
+        return State({**self.tensors, **{dotted + name: tensor for name, tensor in tensors.items()}})
+
+    def rows(self, index: Tensor) -> "State":
+        """The streams at `index`, in its order."""
+        return State({name: tensor[index] for name, tensor in self.tensors.items()})
+
+    def split(self) -> list["State"]:
+        """B states of one stream each."""
+        size = next(iter(self.tensors.values())).shape[0] if self.tensors else 0
+        return [State({name: tensor[row : row + 1] for name, tensor in self.tensors.items()}) for row in range(size)]
+
+    def to_bytes(self, header: StateHeader) -> bytes:
+        """Safetensors, never pickle. One stream is a few KB, at most `MAX_STATE_BYTES`."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        data: bytes = save_tensors(tensors, metadata=header.to_metadata())
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, header: StateHeader) -> "State":
+        """Read back what `to_bytes` wrote.
+
+        Raises:
+            StateError: too large, not a state, or one that belongs to another model than `header` names.
+        """
+        if len(data) > MAX_STATE_BYTES:
+            raise StateError(f"a state of {len(data):,} bytes; at most {MAX_STATE_BYTES:,} are allowed")
+        found = _metadata(data)
+        for name, expected in header.to_metadata().items():
+            if found.get(name) != expected:
+                raise StateError(f"the state's {name} is {found.get(name)!r}, this model's is {expected!r}")
+        try:
+            return cls(load_tensors(data))
+        except SafetensorError as error:
+            raise StateError(f"these bytes are not a state: {error}") from None
+
+
+def stack(states: Sequence[State]) -> State:
+    """One state of B streams from B states of one stream; all must have the same tensors.
+
+    Raises:
+        StateError: they come from different models, or some have started and some have not.
+    """
+    names = set(states[0].tensors)
+    if any(set(state.tensors) != names for state in states):
+        raise StateError("states with different tensors cannot be stacked")
+    return State({name: torch.cat([state.tensors[name] for state in states]) for name in states[0].tensors})
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """The header of a safetensors blob, whose first 8 bytes are its length."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    except (ValueError, KeyError, TypeError):
+        raise StateError("these bytes are not a state") from None
+    return metadata if isinstance(metadata, dict) else {}

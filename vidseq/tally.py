@@ -1,0 +1,112 @@
+"""What one pass over a video has seen: its counts, its limits, and whether it was the whole. Knows nothing of OpenCV.
+
+Declared values are header fields, and honest files are wrong in them too: a fragmented MP4 declares 32 frames and has
+30. So counts are reported, limits are held against what was really decoded, and `complete` is a matter of time.
+"""
+
+import math
+from dataclasses import dataclass
+
+from vidseq.config import Limits
+from vidseq.errors import TooManyDecodedBytes, TooManyFrames, TooManyPixels, TooManySeconds
+
+_LONGEST_PLAUSIBLE_SECONDS = 31 * 24 * 3600.0
+_TOLERATED_SHARE = 0.05
+# Some containers declare the longer of picture and sound; sound may end a few of its own frames after the picture.
+_TOLERATED_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a file says of itself. It sizes nothing and bounds nothing. None stands for nonsense."""
+
+    width: int
+    height: int
+    codec: str
+    duration_seconds: float | None
+    num_frames: int | None
+
+    @classmethod
+    def from_header(
+        cls, *, width: float, height: float, codec: str, num_frames: float, frames_per_second: float
+    ) -> "Declared":
+        """From header fields as they come: any of them may be 0, negative, infinite or not a number."""
+        duration_seconds = num_frames / frames_per_second if frames_per_second > 0 else math.nan
+        plausible = 0 < duration_seconds <= _LONGEST_PLAUSIBLE_SECONDS
+        return cls(
+            width=int(width),
+            height=int(height),
+            codec=codec,
+            duration_seconds=duration_seconds if plausible else None,
+            num_frames=int(num_frames) if plausible else None,
+        )
+
+
+class Tally:
+    """Counts the frames of one pass and holds them to the limits."""
+
+    def __init__(self, declared: Declared, limits: Limits) -> None:
+        """Raises TooManyPixels."""
+        self._declared = declared
+        self._limits = limits
+        self._pixels_a_frame = declared.width * declared.height
+        if self._pixels_a_frame > limits.max_pixels:
+            raise TooManyPixels(self._pixels_a_frame, limits.max_pixels)
+        self.num_frames = 0
+        self.num_rising = 0
+        self.ended = False  # the decoder has no more
+        self.stopped = False  # the caller wants no more
+        self._first_seconds = 0.0
+        self._last_seconds = -math.inf
+
+    def count(self, seconds: float) -> None:
+        """One more decoded frame. Raises TooManyFrames, TooManySeconds, TooManyDecodedBytes."""
+        if self.num_frames == 0:
+            self._first_seconds = seconds
+        self.num_frames += 1
+        if seconds > self._last_seconds:
+            self._last_seconds = seconds
+            self.num_rising += 1
+        elapsed_seconds = seconds - self._first_seconds
+        decoded_bytes = self.num_frames * self._pixels_a_frame * 3
+        if self.num_frames > self._limits.max_frames:
+            raise TooManyFrames(self.num_frames, self._limits.max_frames)
+        if elapsed_seconds > self._limits.max_seconds:
+            raise TooManySeconds(elapsed_seconds, self._limits.max_seconds)
+        if decoded_bytes > self._limits.max_decoded_bytes:
+            raise TooManyDecodedBytes(decoded_bytes, self._limits.max_decoded_bytes)
+
+    @property
+    def seen_seconds(self) -> float:
+        """When the last frame ends, if it is shown for as long as the others were on average."""
+        if self.num_rising > 1:
+            return self._last_seconds + (self._last_seconds - self._first_seconds) / (self.num_rising - 1)
+        frame_seconds = 0.0
+        if self._declared.duration_seconds and self._declared.num_frames:
+            frame_seconds = self._declared.duration_seconds / self._declared.num_frames
+        return max(0.0, self._last_seconds) + frame_seconds
+
+    @property
+    def complete(self) -> bool:
+        """Whether as much was decoded as is declared (or asked for); False before the pass has ended."""
+        if self.stopped or not self.ended:
+            return self.stopped
+        duration_seconds, num_frames = self._declared.duration_seconds, self._declared.num_frames
+        if duration_seconds is None or num_frames is None:
+            return True
+        tolerated_seconds = max(_TOLERATED_SHARE * duration_seconds, _TOLERATED_SECONDS)
+        # A last frame that is shown for minutes (slides, a screen) leaves time missing, but no frame.
+        return self.num_frames >= num_frames or self.seen_seconds >= duration_seconds - tolerated_seconds
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for a person."""
+        found = []
+        if self.ended and not self.complete:
+            seen, declared = f"{self.seen_seconds:.2f} s", f"{self._declared.duration_seconds:.2f} s"
+            found.append(
+                f"{seen} of the declared {declared} could be decoded: the file is damaged, cut short or edited"
+            )
+        if num_without := self.num_frames - self.num_rising:
+            found.append(f"{num_without} of {self.num_frames} frames have no time of their own and are not sampled")
+        return tuple(found)
