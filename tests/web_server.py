@@ -31,7 +31,9 @@ def count_bytes(
         top=(Scored(label="walk", score=0.5),) * top_k,
         frames=(FrameLabel(seconds=0.0, label="step", score=0.5),),
         segments=(Segment(start_seconds=0.0, end_seconds=1.0, label="step", score=0.5),),
-        sampled=Sampled(num_frames=1, frames_per_second=8.0, start_seconds=start_seconds, end_seconds=end_seconds or 9.0),
+        sampled=Sampled(
+            num_frames=1, frames_per_second=8.0, start_seconds=start_seconds, end_seconds=end_seconds or 9.0
+        ),
         video=VideoReport(
             width=4,
             height=4,

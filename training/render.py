@@ -26,109 +26,102 @@ Pixels = NDArray[np.uint8]
 Colour = tuple[float, float, float]  # RGB, 0 to 1
 
 STILL = "still"
-PAIRS = {"size": ("grow", "shrink"), "petals": ("open", "close"), "light": ("brighten", "darken")}
+PAIRS = {"disc": ("grow", "shrink"), "flower": ("open", "close"), "square": ("brighten", "darken")}
 ACTIONS = tuple(sorted(label for pair in PAIRS.values() for label in pair))
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A stretch of a scene in which one quantity of `PAIRS` goes from `start` to `end` (0 to 1), or nothing does."""
+    """A stretch of a scene in which its quantity goes from `start` to `end`, both 0 to 1."""
 
     num_frames: int
-    quantity: str | None = None
-    start: float = 0.0
-    end: float = 0.0
-
-    @property
-    def label(self) -> str:
-        if self.quantity is None:
-            return STILL
-        rising, falling = PAIRS[self.quantity]
-        return rising if self.end > self.start else falling
+    start: float
+    end: float
 
     def reverse(self) -> "Beat":
-        return Beat(self.num_frames, self.quantity, self.end, self.start)
+        return Beat(self.num_frames, self.end, self.start)
+
+    def label(self, shape: str) -> str:
+        rising, falling = PAIRS[shape]
+        return STILL if self.start == self.end else rising if self.start < self.end else falling
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What does not change during a clip, and the beats of what does."""
+    """One of the shapes of `PAIRS`, what it does, and all that stays the same meanwhile."""
 
+    shape: str
     beats: tuple[Beat, ...]
     shape_colour: Colour
-    background_colours: tuple[Colour, Colour]
-    centre_xy: tuple[float, float]  # as a share of the picture, like every length here
+    sky_colours: tuple[Colour, Colour]
+    centre_xy: tuple[float, float]  # as a share of the picture, like the radius
     radius: float
     num_petals: int
-    angle: float
-    resting: dict[str, float]  # the value, 0 to 1, of each quantity outside its beat
+    angle_radians: float
 
 
-def invent_scene(rng: np.random.Generator, *, action_quantity: str, frames_per_second: int) -> Scene:
-    """A scene at random, whose longest motion changes `action_quantity`."""
+def invent_scene(rng: np.random.Generator, *, shape: str, frames_per_second: int) -> Scene:
+    """A scene at random: a long motion, then a short one part of the way back, with rests around them."""
 
     def num_frames(low_seconds: float, high_seconds: float) -> int:
         return round(float(rng.uniform(low_seconds, high_seconds)) * frames_per_second)
 
-    other_quantity = str(rng.choice([quantity for quantity in PAIRS if quantity != action_quantity]))
-    action_rises, other_rises = (bool(rises) for rises in rng.integers(2, size=2))
-    motions = [
-        Beat(num_frames(1.2, 1.7), action_quantity, float(not action_rises), float(action_rises)),
-        Beat(num_frames(0.4, 0.6), other_quantity, float(not other_rises), float(other_rises)),
-    ]
-    if rng.random() < 0.5:
-        motions.reverse()
-    beats = [Beat(num_frames(0.25, 0.5))]
-    for motion in motions:
-        beats += [motion, Beat(num_frames(0.25, 0.5))]
+    start = float(rng.integers(2))
+    turn, end = 1 - start, abs(start - float(rng.uniform(0.1, 0.4)))
+    beats = (
+        Beat(num_frames(0.3, 0.6), start, start),
+        Beat(num_frames(1.1, 1.6), start, turn),
+        Beat(num_frames(0.3, 0.6), turn, turn),
+        Beat(num_frames(0.4, 0.6), turn, end),
+        Beat(num_frames(0.3, 0.6), end, end),
+    )
     hue = float(rng.random())
     return Scene(
-        beats=tuple(beats),
+        shape=shape,
+        beats=beats,
         shape_colour=colorsys.hsv_to_rgb(hue, 0.8, 1.0),
-        background_colours=(
+        sky_colours=(
             colorsys.hsv_to_rgb((hue + rng.uniform(0.3, 0.7)) % 1, rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)),
             colorsys.hsv_to_rgb((hue + rng.uniform(0.3, 0.7)) % 1, rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.7)),
         ),
         centre_xy=(float(rng.uniform(0.42, 0.58)), float(rng.uniform(0.42, 0.58))),
-        radius=float(rng.uniform(0.36, 0.42)),
+        radius=float(rng.uniform(0.34, 0.42)),
         num_petals=int(rng.integers(4, 8)),
-        angle=float(rng.uniform(0, 2 * np.pi)),
-        resting={"size": float(rng.uniform(0.7, 0.9)), "petals": float(rng.uniform(0, 1)), "light": float(rng.uniform(0.8, 1))},
+        angle_radians=float(rng.uniform(0, 2 * np.pi)),
     )
 
 
 def film(scene: Scene, rng: np.random.Generator, *, picture_size: int) -> list[Pixels]:
     """The frames of a scene, forwards: (picture_size, picture_size, 3) uint8 BGR, as OpenCV writes them."""
-    now = dict(scene.resting)
-    for beat in scene.beats:
-        if beat.quantity is not None:
-            now[beat.quantity] = beat.start
-    frames = []
-    for beat in scene.beats:
-        for done in np.linspace(0, 1, beat.num_frames):
-            if beat.quantity is not None:
-                now[beat.quantity] = beat.start + (beat.end - beat.start) * float(done)
-            frames.append(_paint(scene, now, rng, picture_size=picture_size))
-    return frames
+    values = np.concatenate([np.linspace(beat.start, beat.end, beat.num_frames) for beat in scene.beats])
+    return [_paint(scene, float(value), rng, picture_size=picture_size) for value in values]
 
 
-def _paint(scene: Scene, now: dict[str, float], rng: np.random.Generator, *, picture_size: int) -> Pixels:
+def _paint(scene: Scene, value: float, rng: np.random.Generator, *, picture_size: int) -> Pixels:
+    light = value if scene.shape == "square" else 1.0
     night_RGB = np.array((0.05, 0.05, 0.15), np.float32)
     down_H11 = np.linspace(0, 1, picture_size, dtype=np.float32)[:, None, None]
-    top_RGB, bottom_RGB = (np.array(colour, np.float32) for colour in scene.background_colours)
+    top_RGB, bottom_RGB = (np.array(colour, np.float32) for colour in scene.sky_colours)
     canvas_HWC = np.repeat(top_RGB * (1 - down_H11) + bottom_RGB * down_H11, picture_size, axis=1)
-    canvas_HWC = night_RGB + (canvas_HWC - night_RGB) * now["light"]
-    turn_N = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-    petals_N = 1 - 0.4 * now["petals"] * (1 + np.cos(scene.num_petals * turn_N))  # 0: a disc; 1: a flower
-    radius_N = scene.radius * (0.25 + 0.75 * now["size"]) * petals_N
-    direction_N2 = np.stack([np.cos(turn_N + scene.angle), np.sin(turn_N + scene.angle)], axis=1)
-    outline_N2 = (np.array(scene.centre_xy) + radius_N[:, None] * direction_N2) * picture_size
+    canvas_HWC = night_RGB + (canvas_HWC - night_RGB) * light
     subpixels = 4  # fractional bits: a slow motion must not jump from pixel to pixel
-    cv2.fillPoly(
-        canvas_HWC, [np.round(outline_N2 * 2**subpixels).astype(np.int32)], scene.shape_colour, cv2.LINE_8, subpixels
-    )
+    outline_N2 = np.round(_outline(scene, value) * picture_size * 2**subpixels).astype(np.int32)
+    cv2.fillPoly(canvas_HWC, [outline_N2], scene.shape_colour, cv2.LINE_8, subpixels)
     canvas_HWC += rng.normal(0, 0.01, canvas_HWC.shape).astype(np.float32)
     return np.clip(canvas_HWC[:, :, ::-1] * 255, 0, 255).astype(np.uint8)
+
+
+def _outline(scene: Scene, value: float) -> NDArray[np.float64]:
+    """The shape's outline (N, 2) as shares of the picture, x before y."""
+    turn_N = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    if scene.shape == "disc":
+        radius_N = np.full_like(turn_N, 0.25 + 0.75 * value)
+    elif scene.shape == "flower":
+        radius_N = 1 - 0.4 * value * (1 + np.cos(scene.num_petals * turn_N))
+    else:
+        radius_N = 0.7 / np.maximum(np.abs(np.cos(turn_N)), np.abs(np.sin(turn_N)))
+    direction_N2 = np.stack([np.cos(turn_N + scene.angle_radians), np.sin(turn_N + scene.angle_radians)], axis=1)
+    return np.array(scene.centre_xy) + scene.radius * radius_N[:, None] * direction_N2
 
 
 def _write_video(path: Path, frames: Sequence[Pixels], *, frames_per_second: int) -> None:
@@ -156,8 +149,8 @@ def render_clips(
     segment_rows: list[tuple[str, str, str, str]] = []
     for scene_number in range((num_clips + 1) // 2):
         rng = np.random.default_rng([seed, scene_number])  # a scene is the same however many follow it
-        quantity = tuple(PAIRS)[scene_number % len(PAIRS)]
-        scene = invent_scene(rng, action_quantity=quantity, frames_per_second=frames_per_second)
+        shape = tuple(PAIRS)[scene_number % len(PAIRS)]
+        scene = invent_scene(rng, shape=shape, frames_per_second=frames_per_second)
         frames = film(scene, rng, picture_size=picture_size)
         takes = {
             "forwards": (frames, scene.beats),
@@ -168,12 +161,12 @@ def render_clips(
                 break
             path = f"clips/scene{scene_number:03}_{direction}.mp4"
             _write_video(folder / path, take_frames, frames_per_second=frames_per_second)
-            action = max(beats, key=lambda beat: (beat.quantity is not None, beat.num_frames)).label
+            action = max(beats, key=lambda beat: (beat.start != beat.end, beat.num_frames)).label(shape)
             clip_rows.append((path, action, f"scene{scene_number:03}"))
             num_frames = 0
             for beat in beats:
                 start, end = (count / frames_per_second for count in (num_frames, num_frames + beat.num_frames))
-                segment_rows.append((path, f"{start:.3f}", f"{end:.3f}", beat.label))
+                segment_rows.append((path, f"{start:.3f}", f"{end:.3f}", beat.label(shape)))
                 num_frames += beat.num_frames
     _write_table(folder / "clips.csv", ("path", "label", "scene"), clip_rows)
     _write_table(folder / "segments.csv", ("path", "start_seconds", "end_seconds", "label"), segment_rows)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -64,11 +63,11 @@ def save_checkpoint(
     if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is not a model: choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    backbone = save_tensors(_contiguous(model.encoder.backbone))
+    backbone = model.encoder.to_bytes()
     files = {
         _CONFIG: config.model_dump_json(indent=2).encode(),
-        _MODEL: save_tensors(_contiguous(model.sequence)),
-        _BASELINE: save_tensors(_contiguous(baseline)),
+        _MODEL: save_tensors(model.sequence.state_dict()),
+        _BASELINE: save_tensors(baseline.state_dict()),
         _CARD: card.encode(),
         f"backbone-{_sha256(backbone)[:16]}.safetensors": backbone,
     }
@@ -112,15 +111,30 @@ def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     if _BASELINE in contents:
         baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size).eval()
         _fill(baseline, _read_tensors(folder / _BASELINE, contents[_BASELINE]), folder / _BASELINE)
-    info = ModelInfo(
+    info = _info(manifest, identity, config, name=name)
+    trunk = _trunk(config, manifest["files"][backbones[0]], tensors)
+    return Checkpoint(config=config, model=model, baseline=baseline, info=info, trunk=trunk)
+
+
+def read_info(folder: Path) -> ModelInfo:
+    """What a model says of itself, without reading its weights.
+
+    Raises:
+        CheckpointError: not a model, or of another version.
+    """
+    manifest, identity = _read_manifest(folder)
+    config = _read_config(folder / _CONFIG, _read_checked(folder / _CONFIG, manifest["files"].get(_CONFIG, "")))
+    return _info(manifest, identity, config, name=None)
+
+
+def _info(manifest: dict[str, Any], identity: str, config: ModelConfig, *, name: str | None) -> ModelInfo:
+    return ModelInfo(
         name=name or manifest["name"],
         version=manifest["version"],
         sha256=identity,
         action_labels=config.heads.action_labels,
         frame_labels=config.heads.frame_labels,
     )
-    trunk = _trunk(config, manifest["files"][backbones[0]], tensors)
-    return Checkpoint(config=config, model=model, baseline=baseline, info=info, trunk=trunk)
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
@@ -190,14 +204,6 @@ def _trunk(config: ModelConfig, backbone_digest: str, tensors: dict[str, Tensor]
     recurrent = {name: tensor for name, tensor in tensors.items() if name.startswith("recurrent.")}
     digest.update(save_tensors(recurrent))
     return digest.hexdigest()
-
-
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    # clone: channels_last weights must be laid out plainly, and no two names may share memory
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in module.state_dict().items()
-    }
 
 
 def _sha256(data: bytes) -> str:

@@ -8,18 +8,9 @@ after it was looked at is not the file that is decoded.
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
-from vidseq.errors import (
-    EmptyVideo,
-    NoVideoStream,
-    OptionError,
-    SourceNotFound,
-    TooManyBytes,
-    UndecodableVideo,
-    UnsupportedContainer,
-    VideoError,
-)
+from vidseq.errors import EmptyVideo, OptionError, SourceNotFound, TooManyBytes, UnsupportedContainer
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Container = Literal["mp4", "matroska", "avi", "mpegts"]
@@ -28,8 +19,6 @@ _COPY_BYTES = 1 << 20
 _TS_PACKET_BYTES = 188
 _TS_SYNC = 0x47
 _FIRST_MP4_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
-_MP4_FOLDERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
-_MAX_MP4_BOXES = 10_000  # up to the end of the index; an honest file has a hundred
 
 
 def open_source(source: Source, *, max_bytes: int) -> int:
@@ -108,60 +97,3 @@ def sniff(fd: int) -> Container:
 def _has_ts_sync(head: bytes, *, first: int, step: int) -> bool:
     sync = head[first::step]
     return len(sync) >= 3 and all(byte == _TS_SYNC for byte in sync)
-
-
-def refuse_encrypted(fd: int, container: Container) -> None:
-    """Raises UndecodableVideo for an encrypted MP4: a decoder without the key may make pictures of the noise."""
-    if container == "mp4" and b"encv" in _read_index(fd).sample_kinds:
-        raise UndecodableVideo("the video is encrypted")
-
-
-def why_not_opened(fd: int, container: Container) -> VideoError:
-    """The error to raise for a file in which the decoder found no video, as precise as the index of an MP4 allows."""
-    if container == "mp4":
-        index = _read_index(fd)
-        if not index.found:
-            return UndecodableVideo("the file has no index (moov): it is cut short, or damaged before it")
-        if index.handlers and b"vide" not in index.handlers:
-            return NoVideoStream("the file holds no video, only " + ", ".join(_name(kind) for kind in index.handlers))
-        return UndecodableVideo("the file's index is damaged: the decoder cannot open it")
-    return NoVideoStream("no video was found in the file: it holds only sound, is cut short or is damaged")
-
-
-def _name(handler: bytes) -> str:
-    return {b"soun": "sound", b"text": "text", b"sbtl": "subtitles"}.get(handler, repr(handler))
-
-
-class _Index(NamedTuple):
-    found: bool
-    handlers: tuple[bytes, ...]  # what each track is: vide, soun, ...
-    sample_kinds: tuple[bytes, ...]  # how its samples are coded: avc1, mp4a, encv, ...
-
-
-def _read_index(fd: int) -> _Index:
-    boxes = list(_boxes(fd))
-    return _Index(
-        found=any(kind == b"moov" for kind, _ in boxes),
-        handlers=tuple(os.pread(fd, 4, body + 8) for kind, body in boxes if kind == b"hdlr"),
-        sample_kinds=tuple(os.pread(fd, 4, body + 12) for kind, body in boxes if kind == b"stsd"),
-    )
-
-
-def _boxes(fd: int) -> Iterator[tuple[bytes, int]]:
-    """The boxes of an MP4 up to the end of its index, as (kind, where its body starts).
-
-    A folder's boxes fill its body, so a walk that steps into folders and over everything else needs no stack.
-    """
-    start, stop = 0, os.fstat(fd).st_size
-    for _ in range(_MAX_MP4_BOXES):
-        head = os.pread(fd, 16, start)
-        kind, size, body = head[4:8], int.from_bytes(head[:4], "big"), start + 8
-        if size == 1:  # a 64-bit size follows
-            size, body = int.from_bytes(head[8:16], "big"), start + 16
-        end = start + size if size else stop  # 0: the last box, to the end
-        if not start + 8 <= body <= end <= stop:
-            return
-        yield kind, body
-        start = body if kind in _MP4_FOLDERS else end
-        if kind == b"moov":
-            stop = end

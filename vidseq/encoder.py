@@ -18,7 +18,7 @@ import timm
 import torch
 import torchvision
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vidseq.config import EncoderConfig
@@ -60,6 +60,14 @@ class Encoder(nn.Module):
         with torch.autocast(pixels_NHWC.device.type, dtype=torch.bfloat16, enabled=reduced):
             feature_ND: Tensor = self.backbone(pixels_NCHW)
         return feature_ND.float()
+
+    def to_bytes(self) -> bytes:
+        """The backbone's weights as safetensors: what a checkpoint keeps, and what a cache of features is keyed by."""
+        tensors = self.backbone.state_dict()
+        # channels_last weights are laid out plainly first: safetensors keeps no strides
+        plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        data: bytes = save(plain)
+        return data
 
 
 def build_config(backbone: str = PACKAGED, *, weights: str = "default", precision: str = "float32") -> EncoderConfig:

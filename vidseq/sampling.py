@@ -1,4 +1,4 @@
-"""Which frames are looked at: by time, not by index, and the same whatever the chunks. Knows nothing of files or models.
+"""Which frames are looked at: by time, not by index, the same whatever the chunks. Knows nothing of files or models.
 
     ticks     |         |         |         |         |        origin + k / rate
     frames    .      .      .      .      .      .      .
@@ -95,18 +95,14 @@ def sample(reader: Reader, sampling: Sampling, *, chunk_frames: int = 16) -> Ite
     """
     assert chunk_frames > 0, f"chunk_frames is {chunk_frames}"
     ticker = _Ticker(sampling)
-    chunks = (
-        _as_they_come(reader, ticker, chunk_frames)
-        if sampling.max_frames is None
-        else _thinned(reader, ticker, sampling.max_frames, chunk_frames)
-    )
-    yield from chunks
+    if sampling.max_frames is None:
+        yield from _as_they_come(reader, ticker, chunk_frames)
+    else:
+        yield from _thinned(reader, ticker, sampling.max_frames, chunk_frames)
     if ticker.num_sampled == 0:
         end = "its end" if sampling.end_seconds is None else f"{sampling.end_seconds:g} s"
-        raise NothingSampled(
-            f"the video has no frame from {sampling.start_seconds:g} s to {end}: "
-            f"its first is at {ticker.first_seconds:.3f} s, the last one seen at {ticker.last_seconds:.3f} s"
-        )
+        last = f"the last frame looked at is at {ticker.clock.last_seconds:.3f} s" if ticker.clock else "it has none"
+        raise NothingSampled(f"the video has no frame from {sampling.start_seconds:g} s to {end}: {last}")
 
 
 class _Ticker:
@@ -114,17 +110,12 @@ class _Ticker:
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._clock: Clock | None = None
+        self.clock: Clock | None = None
         self.num_sampled = 0
-        self.first_seconds = math.nan
-        self.last_seconds = math.nan
 
     def __call__(self, seconds: float) -> Verdict:
-        sampled, self._clock = advance(self._clock, seconds, self._sampling)
+        sampled, self.clock = advance(self.clock, seconds, self._sampling)
         self.num_sampled += sampled
-        self.last_seconds = seconds
-        if math.isnan(self.first_seconds):
-            self.first_seconds = seconds
         if is_past(seconds, self._sampling):
             return Verdict.STOP
         return Verdict.TAKE if sampled else Verdict.SKIP
@@ -144,23 +135,21 @@ def _as_they_come(reader: Reader, ticker: _Ticker, chunk_frames: int) -> Iterato
 def _thinned(reader: Reader, ticker: _Ticker, max_frames: int, chunk_frames: int) -> Iterator[Clip]:
     """Each stride-th sampled frame, for the least power of two that leaves at most `max_frames`.
 
-    max_frames 4    0 1 2 3 | 4 comes: stride 2, 0 2 are kept | 0 2 4 6 | 8 comes: stride 4 ...
+    max_frames 4: holds 0 1 2 3, then 4 comes: 0 2 4 and stride 2, 0 2 4 6, then 8 comes: 0 4 8 and stride 4, ...
     """
     held: list[Frame] = []
     stride = 1
 
     def want(seconds: float) -> Verdict:
-        nonlocal stride
         verdict = ticker(seconds)
-        if verdict is not Verdict.TAKE:
-            return verdict
-        index = ticker.num_sampled - 1
-        if index == max_frames * stride:
+        thinned_out = verdict is Verdict.TAKE and (ticker.num_sampled - 1) % stride
+        return Verdict.SKIP if thinned_out else verdict
+
+    for frame in reader.frames(want):
+        held.append(frame)
+        if len(held) > max_frames:
             del held[1::2]
             stride *= 2
-        return Verdict.TAKE if index % stride == 0 else Verdict.SKIP
-
-    held.extend(frame for frame in reader.frames(want))
     for first in range(0, len(held), chunk_frames):
         yield _clip(held[first : first + chunk_frames], stride=stride)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from vidseq.config import Limits
 from vidseq.errors import TooManyDecodedBytes, TooManyFrames, TooManyPixels, TooManySeconds
 
-_LONGEST_PLAUSIBLE_SECONDS = 31 * 24 * 3600.0
 _TOLERATED_SHARE = 0.05
 # Some containers declare the longer of picture and sound; sound may end a few of its own frames after the picture.
 _TOLERATED_SECONDS = 0.1
@@ -18,28 +17,13 @@ _TOLERATED_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Declared:
-    """What a file says of itself. It sizes nothing and bounds nothing. None stands for nonsense."""
+    """What a file says of itself. It sizes nothing and bounds nothing. None stands for nonsense or nothing."""
 
     width: int
     height: int
     codec: str
     duration_seconds: float | None
     num_frames: int | None
-
-    @classmethod
-    def from_header(
-        cls, *, width: float, height: float, codec: str, num_frames: float, frames_per_second: float
-    ) -> "Declared":
-        """From header fields as they come: any of them may be 0, negative, infinite or not a number."""
-        duration_seconds = num_frames / frames_per_second if frames_per_second > 0 else math.nan
-        plausible = 0 < duration_seconds <= _LONGEST_PLAUSIBLE_SECONDS
-        return cls(
-            width=int(width),
-            height=int(height),
-            codec=codec,
-            duration_seconds=duration_seconds if plausible else None,
-            num_frames=int(num_frames) if plausible else None,
-        )
 
 
 class Tally:

@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from vidseq import schemas
 from vidseq.config import Limits, Picture
-from vidseq.container import Source, open_source, refuse_encrypted, sniff, why_not_opened
-from vidseq.errors import UndecodableVideo, UnsupportedCodec
+from vidseq.container import Source, open_source, sniff
+from vidseq.errors import NoVideoStream, UndecodableVideo, UnsupportedCodec, VideoError
+from vidseq.mp4 import Index, read_index
 from vidseq.tally import Declared, Tally
 
 Pixels = npt.NDArray[np.uint8]
@@ -49,6 +50,7 @@ CAPTURE_OPTIONS = (
 )
 
 MID_GREY = 128
+LONGEST_PLAUSIBLE_SECONDS = 31 * 24 * 3600.0  # longer than this is nonsense in a header
 
 
 class Verdict(Enum):
@@ -95,12 +97,13 @@ class Reader:
         self._fd = open_source(self._source, max_bytes=self._limits.max_bytes)
         try:
             self._container = sniff(self._fd)
-            refuse_encrypted(self._fd, self._container)
+            index = read_index(self._fd) if self._container == "mp4" else None
+            if index is not None and index.encrypted:  # without the key, a decoder may make pictures of the noise
+                raise UndecodableVideo("the video is encrypted")
             self._decoder = Decoder(self._fd)
             if not self._decoder.opened:
-                raise why_not_opened(self._fd, self._container)
-            self._declared = self._decoder.declared()
-            self._codec = _allowed_codec(self._declared.codec)
+                raise _why_not_opened(index)
+            self._declared = _declared(self._decoder.header(), index)
             self._tally = Tally(self._declared, self._limits)
         except BaseException:
             self.close()
@@ -137,14 +140,16 @@ class Reader:
                 yield Frame(fit(self._decoder.retrieve(), self._picture), seconds)
         self._tally.ended = True
         if self._tally.num_frames == 0:
-            raise UndecodableVideo(f"no frame of the {self._codec} video could be decoded: it is damaged or encrypted")
+            raise UndecodableVideo(
+                f"no frame of the {self._declared.codec} video could be decoded: it is damaged, cut short or encrypted"
+            )
 
     def report(self) -> schemas.VideoReport:
         """What the file declares and what was found; before frames() has ended, what was found so far."""
         return schemas.VideoReport(
             width=self._declared.width,
             height=self._declared.height,
-            codec=self._codec,
+            codec=self._declared.codec,
             container=self._container,
             duration_seconds=self._declared.duration_seconds,
             frames_declared=self._declared.num_frames,
@@ -154,11 +159,46 @@ class Reader:
         )
 
 
-def _allowed_codec(four_letters: str) -> str:
-    if four_letters not in CODECS:
+def _declared(header: "Header", index: Index | None) -> Declared:
+    """Of header fields, which may be anything, those that make sense. Raises UnsupportedCodec."""
+    if header.four_letters not in CODECS:
         allowed = ", ".join(sorted(CODECS.values()))
-        raise UnsupportedCodec(f"the codec {four_letters!r} is not one of {allowed}")
-    return CODECS[four_letters]
+        raise UnsupportedCodec(f"the codec {header.four_letters!r} is not one of {allowed}")
+    counted_seconds = _plausible(header.num_frames / header.frames_per_second if header.frames_per_second else 0.0)
+    # OpenCV guesses the rate where frames come irregularly, so an MP4's own duration goes before count / rate.
+    shown_seconds = _plausible(index.duration_seconds) if index is not None else None
+    return Declared(
+        width=int(header.width),
+        height=int(header.height),
+        codec=CODECS[header.four_letters],
+        duration_seconds=shown_seconds or counted_seconds,
+        num_frames=int(header.num_frames) if counted_seconds else None,
+    )
+
+
+def _plausible(seconds: float) -> float | None:
+    return seconds if 0 < seconds <= LONGEST_PLAUSIBLE_SECONDS else None
+
+
+def _why_not_opened(index: Index | None) -> VideoError:
+    if index is None:
+        return NoVideoStream("no video was found in the file: it holds only sound, is cut short or is damaged")
+    if not index.found:
+        return UndecodableVideo("the file has no index (moov): it is cut short, or damaged before it")
+    if b"vide" not in index.handlers:
+        return NoVideoStream("the file holds no video" + (", only sound" if b"soun" in index.handlers else ""))
+    return UndecodableVideo("the index of the file is damaged: the decoder cannot open it")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The stream's header as OpenCV gives it: any number may be 0, negative, or wrong by orders of magnitude."""
+
+    width: float
+    height: float
+    four_letters: str
+    num_frames: float
+    frames_per_second: float
 
 
 class Decoder:
@@ -185,13 +225,13 @@ class Decoder:
         self.opened = self._capture.isOpened()
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright, and width and height as displayed
 
-    def declared(self) -> Declared:
-        """The header; decodes nothing. `codec` in OpenCV's four letters."""
+    def header(self) -> Header:
+        """Decodes nothing."""
         fourcc = int(self._number(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-        return Declared.from_header(
+        return Header(
             width=self._number(cv2.CAP_PROP_FRAME_WIDTH),
             height=self._number(cv2.CAP_PROP_FRAME_HEIGHT),
-            codec=fourcc.to_bytes(4, "little").decode("latin-1"),
+            four_letters=fourcc.to_bytes(4, "little").decode("latin-1"),
             num_frames=self._number(cv2.CAP_PROP_FRAME_COUNT),
             frames_per_second=self._number(cv2.CAP_PROP_FPS),
         )

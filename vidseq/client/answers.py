@@ -98,7 +98,7 @@ def typed_errors(base_url: httpx2.URL) -> Iterator[None]:
         httpx2.ProxyError,
         httpx2.RemoteProtocolError,
     ) as error:
-        raise ConnectionFailed(f"no answer from {base_url}: {error or type(error).__name__}") from error
+        raise ConnectionFailed(f"no answer from {base_url}: {str(error) or type(error).__name__}") from error
 
 
 def _error_class(status: int, problem: Problem | None) -> type[StatusError]:

@@ -1,0 +1,52 @@
+"""Models of a few kilobytes with seeded random weights: they know nothing, but what they say never changes."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vidseq.checkpoint import save_checkpoint
+from vidseq.config import EncoderConfig, HeadsConfig, ModelConfig, Picture, RecurrentConfig, Sampling, SegmentsConfig
+from vidseq.model import SequenceModel, VideoModel
+
+ACTIONS = ("grow", "shrink", "turn")
+FRAMES = ("still", "moving", "gone")
+
+
+def toy_config(
+    *,
+    cell: Literal["elman", "lstm", "gru", "none"] = "gru",
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    sampling: Sampling = Sampling(),
+    **heads: Any,
+) -> ModelConfig:
+    """`heads` are fields of HeadsConfig that differ from those below."""
+    labels = {"action_labels": ACTIONS, "frame_labels": FRAMES, "background": "still"}
+    return ModelConfig(
+        picture=Picture(size=32),
+        sampling=sampling,
+        encoder=EncoderConfig(backbone="timm:test_efficientnet", weights="none"),
+        recurrent=RecurrentConfig(
+            cell=cell, projection_size=16, hidden_size=16, num_layers=num_layers, bidirectional=bidirectional
+        ),
+        heads=HeadsConfig.model_validate(labels | heads),
+        # Untrained scores lie near 1/3 for each of three labels: open there, so that there are segments at all.
+        segments=SegmentsConfig(enter_score=0.34, exit_score=0.33, merge_gap_seconds=0.0, min_duration_seconds=0.0),
+    )
+
+
+def toy_model(config: ModelConfig, *, seed: int = 0) -> VideoModel:
+    """The weights depend on the seed and the configuration alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VideoModel.build(config)
+
+
+def toy_checkpoint(folder: Path, *, seed: int = 0, **options: Any) -> Path:
+    """A model folder; `options` are those of `toy_config`."""
+    config = toy_config(**options)
+    model = toy_model(config, seed=seed)
+    baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
+    save_checkpoint(folder, config=config, model=model, baseline=baseline, card="# A toy", version="1")
+    return folder

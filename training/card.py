@@ -1,0 +1,57 @@
+"""card.md: what a model is and what was measured, in the words a person looks for first. Knows nothing of how."""
+
+from training.dataset import Dataset
+from training.evaluate import Evaluation
+from training.fit import FitConfig
+from vidseq import __version__
+from vidseq.config import ModelConfig
+
+
+def write_card(
+    name: str, evaluation: Evaluation, *, measured_on: str, dataset: Dataset, config: ModelConfig, settings: FitConfig
+) -> str:
+    """Markdown for the model's folder; `measured_on` is a sentence on which clips the figures were taken."""
+    recurrent, heads = config.recurrent, config.heads
+    lines = [
+        f"# {name}",
+        "",
+        f"A {recurrent.cell} of {recurrent.num_layers} x {recurrent.hidden_size} on frozen {config.encoder.backbone} "
+        f"features, {config.sampling.frames_per_second} frames per second at {config.picture.size} px, "
+        f"trained by vidseq {__version__} on {len(dataset.clips)} clips (seed {settings.seed}).",
+        "",
+        f"* actions: {', '.join(heads.action_labels) or 'none'}",
+        f"* frame labels: {', '.join(heads.frame_labels) or 'none'}",
+        f"* clips left out because they could not be decoded: {len(dataset.failed)}",
+        "",
+        f"## Measured: {measured_on}",
+        "",
+        *_clip_rows(evaluation),
+        *_frame_rows(evaluation),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _clip_rows(evaluation: Evaluation) -> list[str]:
+    clips = evaluation.clips
+    if clips is None:
+        return []
+    rows = [("model", clips), ("mean-pool baseline", clips.baseline)]
+    return [
+        "| clips | num | accuracy | macro F1 |",
+        "|---|---|---|---|",
+        *(f"| {name} | {row.num} | {row.accuracy:.3f} | {row.macro_f1:.3f} |" for name, row in rows if row is not None),
+        "",
+    ]
+
+
+def _frame_rows(evaluation: Evaluation) -> list[str]:
+    frames = evaluation.frames
+    if frames is None:
+        return []
+    rows = [("model", frames), ("mean-pool baseline", frames.baseline)]
+    return [
+        "| frames | num | accuracy | macro F1 |",
+        "|---|---|---|---|",
+        *(f"| {name} | {row.num} | {row.accuracy:.3f} | {row.macro_f1:.3f} |" for name, row in rows if row is not None),
+        "",
+    ]

@@ -1,0 +1,75 @@
+"""Labelled clips with their features and targets, ready to learn from. Knows nothing of models.
+
+Shape letters: T sampled frames, D feature size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from training.clips import ClipFolder, LabelledClip, frame_targets
+from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
+from training.fit import IGNORED, Example
+from vidseq.errors import DatasetError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The clips that could be decoded, in the order of their folder, and those that could not."""
+
+    clips: tuple[LabelledClip, ...]
+    features: tuple[ClipFeatures, ...]
+    action_labels: tuple[str, ...]
+    frame_labels: tuple[str, ...]
+    background: str | None
+    failed: tuple[Failed, ...]
+
+    def examples(self, indices: Sequence[int]) -> list[Example]:
+        """Features and targets of these clips."""
+        return [self._example(index) for index in indices]
+
+    def _example(self, index: int) -> Example:
+        clip, features = self.clips[index], self.features[index]
+        # A label that this model has never heard of cannot be a target.
+        known = clip.label in self.action_labels
+        targets_T = frame_targets(clip, features.seconds_T, self.frame_labels, self.background)
+        return Example(
+            feature_TD=torch.from_numpy(features.feature_TD),
+            action_target=self.action_labels.index(clip.label) if clip.label is not None and known else IGNORED,
+            frame_target_T=torch.from_numpy(targets_T),
+        )
+
+
+def load_dataset(
+    folder: ClipFolder,
+    extractor: FeatureExtractor,
+    *,
+    on_bad: Literal["stop", "skip"],
+    on_clip: Callable[[], None],
+) -> Dataset:
+    """Features of every clip of the folder, from the cache where they are kept.
+
+    Raises:
+        DatasetError: with `on_bad="stop"`, all clips that cannot be decoded; in any case if none is left.
+    """
+    results = list(extract_all(extractor, [clip.path for clip in folder.clips], on_clip=lambda _: on_clip()))
+    failed = [result for result in results if isinstance(result, Failed)]
+    kept = [(clip, r) for clip, r in zip(folder.clips, results, strict=True) if isinstance(r, ClipFeatures)]
+    if failed and (on_bad == "stop" or not kept):
+        raise DatasetError([f"{failure.path}: {failure.error}" for failure in failed])
+    return Dataset(
+        clips=tuple(clip for clip, _ in kept),
+        features=tuple(features for _, features in kept),
+        action_labels=folder.action_labels,
+        frame_labels=folder.frame_labels,
+        background=folder.background,
+        failed=tuple(failed),
+    )
+
+
+def mean_features(dataset: Dataset) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """One vector a clip, for finding near-duplicates."""
+    return np.stack([features.feature_TD.mean(axis=0) for features in dataset.features])

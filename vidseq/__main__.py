@@ -1,0 +1,45 @@
+"""The door's hinge: runs the command line, and turns what went wrong into one sentence. Knows none of the commands."""
+
+import sys
+
+from vidseq.errors import VidseqError
+
+_EXTRAS = {
+    "typer": "core",
+    "rich": "core",
+    "torch": "core",
+    "cv2": "core",
+    "numpy": "core",
+    "matplotlib": "core",
+    "sklearn": "train",
+    "tensorboard": "train",
+    "ray": "serve",
+    "fastapi": "serve",
+    "pyarrow": "serve",
+}
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 done with failures that `--strict` counts, 2 a mistake in what was asked, 130 interrupted."""
+    try:
+        from vidseq.cli import app  # noqa: PLC0415  the SDK alone has no typer: say so in a sentence
+
+        app()
+    except VidseqError as error:
+        _leave(str(error), code=2)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _leave(f"this needs {error.name}: pip install 'vidseq[{extra}]'", code=2)
+    except KeyboardInterrupt:
+        _leave("interrupted", code=130)
+
+
+def _leave(sentence: str, *, code: int) -> None:
+    print(f"vidseq: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A Prediction for people: a timeline in the terminal or in a picture. Knows nothing of how it was made."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vidseq.errors import OptionError
+from vidseq.schemas import Prediction
+
+_COLUMNS = 60
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol's bright scheme
+
+
+def show(prediction: Prediction, *, title: str) -> None:
+    """Print the action, a ribbon for each frame label, and the segments, on standard output."""
+    console = Console(highlight=False)
+    video, sampled = prediction.video, prediction.sampled
+    rate = "every frame" if sampled.frames_per_second is None else f"{sampled.frames_per_second:g} a second"
+    console.print(
+        f"[bold]{title}[/bold]  {video.width}x{video.height} {video.codec}, "
+        f"{sampled.num_frames} frames looked at ({rate}), {sampled.start_seconds:.2f} to {sampled.end_seconds:.2f} s"
+    )
+    for warning in video.warnings:
+        console.print(f"[yellow]warning[/yellow] {warning}")
+    if prediction.top:
+        console.print("action  " + "   ".join(f"{scored.label} {scored.score:.2f}" for scored in prediction.top))
+    if prediction.frames:
+        console.print(_ribbons(prediction))
+    for segment in prediction.segments:
+        console.print(
+            f"  {segment.start_seconds:7.2f} to {segment.end_seconds:7.2f} s  {segment.label} {segment.score:.2f}"
+        )
+
+
+def draw(prediction: Prediction, path: Path, *, title: str) -> None:
+    """Draw frame scores and segments over time into a PNG, SVG or PDF.
+
+    Raises:
+        OptionError: another suffix, or a folder that does not exist.
+    """
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise OptionError(f"{path.name} is not a .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise OptionError(f"there is no folder {path.parent}")
+    from matplotlib.figure import Figure  # noqa: PLC0415  a second of import that only pictures need
+
+    labels = _labels(prediction)
+    figure = Figure(figsize=(9, 1.6 + 0.45 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    for row, label in enumerate(labels):
+        colour = _COLOURS[row % len(_COLOURS)]
+        own = [frame for frame in prediction.frames if frame.label == label]
+        axes.scatter([f.seconds for f in own], [row] * len(own), s=[60 * f.score for f in own], color=colour, zorder=3)
+        spans = [(s.start_seconds, s.end_seconds - s.start_seconds) for s in prediction.segments if s.label == label]
+        axes.broken_barh(spans, (row - 0.35, 0.7), color=colour, alpha=0.35)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(-0.6, max(len(labels), 1) - 0.4)
+    axes.set_xlabel("seconds (dots: frames, larger is surer; bars: segments)")
+    axes.spines[["top", "right"]].set_visible(False)
+    action = "" if prediction.action is None else f":  {prediction.action.label} {prediction.action.score:.2f}"
+    axes.set_title(f"{title}{action}", loc="left")
+    figure.savefig(path, dpi=150)
+
+
+def _labels(prediction: Prediction) -> list[str]:
+    return list(dict.fromkeys(frame.label for frame in prediction.frames))
+
+
+def _ribbons(prediction: Prediction) -> Table:
+    """One row a label: a block where that label holds, in as many columns as fit a line."""
+    sampled = prediction.sampled
+    span_seconds = max(sampled.end_seconds - sampled.start_seconds, 1e-9)
+    num_columns = min(_COLUMNS, sampled.num_frames)
+    held: dict[str, set[int]] = {}
+    for frame in prediction.frames:
+        column = int((frame.seconds - sampled.start_seconds) / span_seconds * (num_columns - 1) + 0.5)
+        held.setdefault(frame.label, set()).add(column)
+    table = Table.grid(padding=(0, 2))
+    for row, (label, columns) in enumerate(held.items()):
+        ribbon = "".join("█" if column in columns else "·" for column in range(num_columns))
+        table.add_row(label, Text(ribbon, style=_COLOURS[row % len(_COLOURS)]))
+    table.add_row("", f"{sampled.start_seconds:.1f} s".ljust(num_columns - 6) + f"{sampled.end_seconds:.1f} s")
+    return table
