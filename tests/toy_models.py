@@ -1,5 +1,7 @@
 """Models of a few kilobytes with seeded random weights: they know nothing, but what they say never changes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +40,7 @@ def toy_config(
 
 def toy_model(config: ModelConfig, *, seed: int = 0) -> VideoModel:
     """The weights depend on the seed and the configuration alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         return VideoModel.build(config)
 
 
@@ -47,6 +48,14 @@ def toy_checkpoint(folder: Path, *, seed: int = 0, **options: Any) -> Path:
     """A model folder; `options` are those of `toy_config`."""
     config = toy_config(**options)
     model = toy_model(config, seed=seed)
-    baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
+    with _seeded(seed):
+        baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
     save_checkpoint(folder, config=config, model=model, baseline=baseline, card="# A toy", version="1")
     return folder
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -67,13 +67,13 @@ def invent_scene(rng: np.random.Generator, *, shape: str, frames_per_second: int
         return round(float(rng.uniform(low_seconds, high_seconds)) * frames_per_second)
 
     start = float(rng.integers(2))
-    turn, end = 1 - start, abs(start - float(rng.uniform(0.1, 0.4)))
+    turn, end = 1 - start, abs(start - float(rng.uniform(0.4, 0.6)))
     beats = (
-        Beat(num_frames(0.3, 0.6), start, start),
-        Beat(num_frames(1.1, 1.6), start, turn),
-        Beat(num_frames(0.3, 0.6), turn, turn),
-        Beat(num_frames(0.4, 0.6), turn, end),
-        Beat(num_frames(0.3, 0.6), end, end),
+        Beat(num_frames(0.25, 0.5), start, start),
+        Beat(num_frames(1.1, 1.5), start, turn),
+        Beat(num_frames(0.25, 0.5), turn, turn),
+        Beat(num_frames(0.3, 0.5), turn, end),
+        Beat(num_frames(0.25, 0.5), end, end),
     )
     hue = float(rng.random())
     return Scene(

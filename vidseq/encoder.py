@@ -13,6 +13,7 @@ Shape letters: N frames, H height, W width, C colour, D feature size.
 
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError  # raised by torch.load when a file asks for more than tensors
 
 import timm
 import torch
@@ -169,8 +170,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         return tensors
     except FileNotFoundError:
         raise OptionError(f"there are no weights at {path}") from None
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise OptionError(f"{path} does not hold weights: {error}") from None
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, ValueError, EOFError):
+        raise OptionError(f"{path} is neither safetensors nor a .pth file of plain tensors") from None
 
 
 def _download(name: str) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class ActionHead(nn.Module):
         means_BTH: list[Tensor] = []
         for start in range(0, hidden_BTH.shape[1], _BLOCK_FRAMES):
             block_BTH = hidden_BTH[:, start : start + _BLOCK_FRAMES]
-            left_B = None if lengths_B is None else (lengths_B - start).clamp(min=0)
+            left_B = None if lengths_B is None else (lengths_B - start).clamp(0, block_BTH.shape[1])
             mean_BTH, running = self._block(block_BTH, running, left_B)
             means_BTH.append(mean_BTH)
         return self.linear(torch.cat(means_BTH, dim=1)), state.replace(running, prefix="action")

@@ -13,7 +13,6 @@ Shape letters: B streams.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -91,14 +90,15 @@ class State:
         """
         if len(data) > MAX_STATE_BYTES:
             raise StateError(f"a state of {len(data):,} bytes; at most {MAX_STATE_BYTES:,} are allowed")
+        try:
+            tensors = load_tensors(data)
+        except SafetensorError as error:
+            raise StateError(f"these bytes are not a state: {error}") from None
         found = _metadata(data)
         for name, expected in header.to_metadata().items():
             if found.get(name) != expected:
                 raise StateError(f"the state's {name} is {found.get(name)!r}, this model's is {expected!r}")
-        try:
-            return cls(load_tensors(data))
-        except SafetensorError as error:
-            raise StateError(f"these bytes are not a state: {error}") from None
+        return cls(tensors)
 
 
 def stack(states: Sequence[State]) -> State:
@@ -113,11 +113,8 @@ def stack(states: Sequence[State]) -> State:
     return State({name: torch.cat([state.tensors[name] for state in states]) for name in states[0].tensors})
 
 
-def _metadata(data: bytes) -> dict[str, Any]:
-    """The header of a safetensors blob, whose first 8 bytes are its length."""
-    try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    except (ValueError, KeyError, TypeError):
-        raise StateError("these bytes are not a state") from None
-    return metadata if isinstance(metadata, dict) else {}
+def _metadata(data: bytes) -> dict[str, str]:
+    """What `save` was given, from the header of bytes that safetensors has found sound."""
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return metadata

@@ -1,0 +1,192 @@
+"""vidseq on Ray Serve: one thin class per deployment, and a Ray of one machine. Knows no routes.
+
+POST /v1/classify  ->  proxy  ->  Service                      takes the bytes, decodes and computes
+GET  /readyz       ->  proxy  ->  Control  ->  Service.ready   by handle: a few bytes, never a body
+
+A Serve config file names the builders, `serving.app:build_service` and `serving.app:build_control`, and gives their
+arguments. A replica computes with as many threads as it is given CPUs (Ray sets OMP_NUM_THREADS to `num_cpus`).
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import metrics
+from ray.serve.exceptions import RayServeException
+
+from serving import figures
+from serving.web import PositiveSeconds, WebSettings, create_control_app, create_service_app
+from vidseq.config import Config, Limits
+from vidseq.schemas import Prediction
+
+if TYPE_CHECKING:
+    from serving.labeller import Labeller
+
+SERVICE, CONTROL = "service", "control"  # the applications' names
+ROUTE_PREFIX = "/v1"
+MAX_ONGOING = 512  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
+CANARY_SECONDS = 5.0
+LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
+OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
+LATENCIES_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+class ServiceArgs(Config):
+    """What a Serve config file says under `args` of the service. `model` is a folder on every node."""
+
+    model: str
+    name: str | None = None
+    device: str = "cpu"
+    limits: Limits = Limits()
+    web: WebSettings = WebSettings()
+
+
+class ControlArgs(Config):
+    """What a Serve config file says under `args` of the control. `service` is the name of that application."""
+
+    service: str = SERVICE
+    ready_timeout_seconds: PositiveSeconds = 3.0
+    web: WebSettings = WebSettings()
+
+
+class Figures:
+    """What a replica counts; Ray's agent on each node exports it as `ray_vidseq_...`."""
+
+    def __init__(self) -> None:
+        route = ("route", "method", "status")
+        self._requests = metrics.Counter("vidseq_requests", "Requests answered.", tag_keys=route)
+        self._seconds = metrics.Histogram(
+            "vidseq_request_seconds", "From headers to answer.", LATENCIES_SECONDS, tag_keys=("route",)
+        )
+        self._frames = metrics.Counter("vidseq_frames_labelled", "Frames that got a label.")
+        self._decoded = metrics.Counter("vidseq_frames_decoded", "Frames decoded.")
+        self._queued = metrics.Histogram(
+            "vidseq_queued_seconds", "A video's wait for places in batches.", LATENCIES_SECONDS
+        )
+
+    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """The Observer of serving.web."""
+        path = f"{ROUTE_PREFIX}{route}" if route else "none"
+        self._requests.inc(tags={"route": path, "method": method, "status": str(status)})
+        self._seconds.observe(max(seconds, 1e-6), tags={"route": path})
+
+    def labelled(self, prediction: Prediction) -> None:
+        self._frames.inc(prediction.sampled.num_frames)
+        self._decoded.inc(prediction.video.frames_decoded)
+        self._queued.observe(max(prediction.timings.queued_ms / 1000, 1e-6))
+
+
+@serve.deployment(max_ongoing_requests=MAX_ONGOING, graceful_shutdown_wait_loop_s=0.5)
+@serve.ingress()
+class Service:
+    """A model behind HTTP. It is up once it has labelled the canary clip."""
+
+    def __init__(self, args: ServiceArgs) -> None:
+        from serving.labeller import Labeller  # brings torch, which no other process needs that imports this module
+
+        self._args = args
+        self._figures = Figures()
+        self._labeller: Labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
+        self._labeller.answer_canary()
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve after the constructor, in the loop that will run the application."""
+        return create_service_app(
+            classify=self._classify,
+            models=lambda: self._labeller.models,
+            settings=self._args.web,
+            observe=self._figures.answered,
+            prefix="",  # Serve has taken /v1 off
+        )
+
+    def _classify(self, *video: Any, **options: Any) -> Prediction:
+        prediction = self._labeller.classify(*video, **options)
+        self._figures.labelled(prediction)
+        return prediction
+
+    async def ready(self) -> None:
+        """Answers, which is the answer."""
+
+    def check_health(self) -> None:
+        """Called by Serve now and then: to raise is to be replaced."""
+        self._labeller.check_alive()
+
+
+@serve.deployment(
+    max_ongoing_requests=MAX_ONGOING, graceful_shutdown_wait_loop_s=0.5, ray_actor_options={"num_cpus": 0}
+)
+@serve.ingress()
+class Control:
+    """What must answer while the service is full or down."""
+
+    def __init__(self, args: ControlArgs) -> None:
+        self._args = args
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_control_app(ready=self._why_not_ready, metrics=self._metrics, settings=self._args.web)
+
+    def _why_not_ready(self) -> str | None:
+        """None if some replica of the service has labelled its canary clip and answers now."""
+        timeout_seconds = self._args.ready_timeout_seconds
+        try:
+            question = serve.get_deployment_handle("Service", app_name=self._args.service).ready.remote()
+            try:
+                question.result(timeout_s=timeout_seconds)
+            except TimeoutError:
+                question.cancel()
+                return f"no replica has answered within {timeout_seconds:g} seconds: the model is being loaded, or too busy"
+        except (RayError, RayServeException) as error:
+            return f"the service is down: {type(error).__name__}"
+        return None
+
+    def _metrics(self) -> bytes:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
+
+
+def build_service(args: ServiceArgs) -> serve.Application:
+    """The application that takes bodies: route_prefix /v1."""
+    num_gpus = 1 if args.device.startswith("cuda") else 0
+    return Service.options(ray_actor_options={"num_cpus": 1, "num_gpus": num_gpus}).bind(args)
+
+
+def build_control(args: ControlArgs) -> serve.Application:
+    """The application that answers for the service: route_prefix /."""
+    return Control.bind(args)
+
+
+def start(args: ServiceArgs, *, host: str, port: int, num_cpus: int, temp_dir: Path) -> None:
+    """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun."""
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        num_cpus=num_cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=logging.WARNING,
+        _temp_dir=str(temp_dir),
+    )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    web_seconds = args.web.body_timeout_seconds + args.web.request_timeout_seconds
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port, "request_timeout_s": web_seconds + LAST_RESORT_SECONDS},
+        logging_config=QUIET,
+    )
+    serve.run_many(
+        [
+            serve.RunTarget(build_control(ControlArgs(web=args.web)), CONTROL, "/", QUIET),
+            serve.RunTarget(build_service(args), SERVICE, ROUTE_PREFIX, QUIET),
+        ]
+    )
+
+
+def stop() -> None:
+    """Let the applications finish what they are answering, then end every process that `start` started."""
+    if ray.is_initialized():
+        serve.shutdown()
+    ray.shutdown(wait_for_processes=True)

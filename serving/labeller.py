@@ -1,0 +1,77 @@
+"""One loaded model that answers many requests at once. Knows neither HTTP nor Ray.
+
+request threads: decode, sample  --chunks-->  one engine thread: batches  --scores-->  request threads: Prediction
+"""
+
+import math
+import threading
+from concurrent.futures import CancelledError, Future
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO
+
+from vidseq.checkpoint import load_checkpoint
+from vidseq.classifier import Classifier
+from vidseq.config import Limits
+from vidseq.engine import Done, Engine, Work
+from vidseq.schemas import Models, Prediction
+
+CANARY = resources.files("serving") / "canary.mp4"  # one second: a bright disc crosses a dark field
+
+
+class Labeller:
+    """A checkpoint and the engine that computes for all requests. `classify` is the `Classify` of serving.web.
+
+    Args:
+        model: the folder of a checkpoint.
+        name: what requests call the model; None is the name it was saved under.
+        device: where it computes, as torch names it.
+        limits: what one video may cost.
+
+    Raises:
+        CheckpointError: the folder is not a model that can be used.
+    """
+
+    def __init__(self, model: Path, *, name: str | None, device: str, limits: Limits) -> None:
+        self._checkpoint = load_checkpoint(model, name=name)
+        self._limits = limits
+        self._engine = Engine(self._checkpoint.model.to(device))
+        self.models = Models(models=(self._checkpoint.info,))
+
+    def classify(
+        self,
+        video: BinaryIO,
+        *,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+        top_k: int = 5,
+        model: str | None = None,
+        stop: threading.Event,
+    ) -> Prediction:
+        """Label one open file. `stop` is looked at before each chunk: its request then ends with CancelledError.
+
+        Raises:
+            VideoError, OptionError: as Classifier.classify.
+        """
+        assert model in (None, self._checkpoint.info.name), f"{model!r} was let through"
+
+        def compute(work: Work) -> Future[Done]:
+            if stop.is_set():
+                raise CancelledError
+            return self._engine.submit(work)
+
+        classifier = Classifier(self._checkpoint, compute=compute, limits=self._limits)
+        # By the name of its descriptor: an open file would be copied, a path is opened.
+        source = f"/proc/self/fd/{video.fileno()}"
+        return classifier.classify(source, start_seconds=start_seconds, end_seconds=end_seconds, top_k=top_k)
+
+    def answer_canary(self) -> None:
+        """Label a clip of our own, from its bytes to its scores: whoever cannot do that is not ready."""
+        with resources.as_file(CANARY) as path, path.open("rb") as clip:
+            prediction = self.classify(clip, stop=threading.Event())
+        scores = [scored.score for scored in (*prediction.top, *prediction.frames)]
+        assert scores and all(map(math.isfinite, scores)), f"the model answers the canary clip with {scores}"
+
+    def close(self) -> None:
+        """Finish what was begun, then stop the engine."""
+        self._engine.close()

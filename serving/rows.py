@@ -1,0 +1,97 @@
+"""A row for every clip: the columns of a batch job's output, filled by a Prediction or by an error. Knows no files.
+
+What lies one level deep in a Prediction is a column of its own (`video_width`), lists stay lists, so that pandas and
+DuckDB read it as it is. A failed clip has the same columns: `error_code` and `error_detail` are set, the answer is null.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vidseq.errors import VidseqError
+from vidseq.schemas import ModelInfo, Prediction
+
+INDEX = "index"  # where the clip stands among the inputs; travels with a row and is not written
+UNEXPECTED = "error/internal"
+LOST = "error/worker-lost"
+
+Row = dict[str, Any]
+
+_TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int64()
+_SCORED = pa.struct({"label": _TEXT, "score": _NUMBER})
+_SEGMENT = pa.struct({"start_seconds": _NUMBER, "end_seconds": _NUMBER, "label": _TEXT, "score": _NUMBER})
+_FRAME = pa.struct({"seconds": _NUMBER, "label": _TEXT, "score": _NUMBER})
+_COLUMNS = {
+    "path": _TEXT,
+    "action_label": _TEXT,
+    "action_score": _NUMBER,
+    "top": pa.list_(_SCORED),
+    "segments": pa.list_(_SEGMENT),
+    "frames": pa.list_(_FRAME),
+    "sampled_num_frames": _COUNT,
+    "sampled_frames_per_second": _NUMBER,
+    "sampled_start_seconds": _NUMBER,
+    "sampled_end_seconds": _NUMBER,
+    "video_width": _COUNT,
+    "video_height": _COUNT,
+    "video_codec": _TEXT,
+    "video_container": _TEXT,
+    "video_duration_seconds": _NUMBER,
+    "video_frames_declared": _COUNT,
+    "video_frames_decoded": _COUNT,
+    "video_complete": pa.bool_(),
+    "video_warnings": pa.list_(_TEXT),
+    "model_name": _TEXT,
+    "model_version": _TEXT,
+    "model_sha256": _TEXT,
+    "timings_decode_ms": _NUMBER,
+    "timings_encode_ms": _NUMBER,
+    "timings_recur_ms": _NUMBER,
+    "timings_queued_ms": _NUMBER,
+    "timings_total_ms": _NUMBER,
+    "error_code": _TEXT,
+    "error_detail": _TEXT,
+}
+
+
+def columns(*, frames: bool) -> pa.Schema:
+    """The columns of the output; `frames`, the label of every sampled frame, is the one that makes a row long."""
+    return pa.schema([(name, kind) for name, kind in _COLUMNS.items() if frames or name != "frames"])
+
+
+def to_table(rows: Sequence[Row], *, frames: bool) -> pa.Table:
+    """Rows with the index in front; what a row does not have is null."""
+    return pa.Table.from_pylist(rows, schema=columns(frames=frames).insert(0, pa.field(INDEX, _COUNT)))
+
+
+def answered(prediction: Prediction, *, frames: bool) -> Row:
+    return dict(_flat(prediction.model_dump(exclude=None if frames else {"frames"})))
+
+
+def failed(error: Exception, model: ModelInfo) -> Row:
+    """A VidseqError in its own words; any other is a defect of ours, named by its class."""
+    expected = isinstance(error, VidseqError)
+    detail = str(error) if expected else f"{type(error).__name__}: {error}"
+    return refused(error.code if expected else UNEXPECTED, detail, model)
+
+
+def refused(code: str, detail: str, model: ModelInfo) -> Row:
+    return {
+        "error_code": code,
+        "error_detail": as_text(detail),
+        **_flat({"model": model.model_dump(include={"name", "version", "sha256"})}),
+    }
+
+
+def as_text(name: str) -> str:
+    """The same words where they are Unicode; a byte of a file name that is not becomes `\\udcNN`."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _flat(answer: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in answer.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}_{inner}", inner_value) for inner, inner_value in value.items())
+        else:
+            yield name, value

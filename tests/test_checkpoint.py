@@ -1,0 +1,111 @@
+"""A model folder is written whole, read strictly, and explains what is wrong with it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.toy_models import toy_checkpoint, toy_config, toy_model
+from vidseq.checkpoint import load_checkpoint, read_info, save_checkpoint
+from vidseq.errors import CheckpointError
+from vidseq.model import SequenceModel
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_checkpoint(tmp_path_factory.mktemp("models") / "toy", cell="lstm", num_layers=2)
+
+
+@pytest.fixture
+def model(sound: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return shutil.copytree(sound, tmp_path / "toy")
+
+
+def test_what_was_saved_is_read_back_bit_for_bit(sound: Path) -> None:
+    config = toy_config(cell="lstm", num_layers=2)
+    expected, found = toy_model(config), load_checkpoint(sound)
+    assert found.config == config
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], tensor), name
+
+
+def test_the_same_model_has_the_same_identity(sound: Path, tmp_path: Path) -> None:
+    again = toy_checkpoint(tmp_path / "toy", cell="lstm", num_layers=2)
+    other = toy_checkpoint(tmp_path / "other" / "toy", cell="lstm", num_layers=2, seed=1)
+    assert read_info(again) == read_info(sound)
+    assert read_info(other).sha256 != read_info(sound).sha256
+
+
+def test_new_heads_leave_the_trunk_as_it_was(tmp_path: Path) -> None:
+    config = toy_config()
+    model = toy_model(config)
+    relabelled = config.model_copy(update={"heads": config.heads.model_copy(update={"frame_labels": ("x", "y")})})
+    relabelled = relabelled.model_copy(update={"heads": relabelled.heads.model_copy(update={"background": None})})
+    changed = toy_model(relabelled, seed=5)
+    changed.encoder, changed.sequence.recurrent = model.encoder, model.sequence.recurrent
+    for name, (settings, weights) in {"a": (config, model), "b": (relabelled, changed)}.items():
+        baseline = SequenceModel(settings.baseline(), feature_size=model.encoder.feature_size)
+        save_checkpoint(tmp_path / name, config=settings, model=weights, baseline=baseline, card="", version="1")
+    assert load_checkpoint(tmp_path / "a").trunk == load_checkpoint(tmp_path / "b").trunk
+    assert load_checkpoint(tmp_path / "a").trunk != load_checkpoint(toy_checkpoint(tmp_path / "c", seed=1)).trunk
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "baseline.safetensors", "config.json", "card.md", "backbone"])
+def test_one_flipped_bit_is_found_and_named(model: Path, name: str) -> None:
+    (path,) = model.glob(f"{name}*")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()  # the backbone is a hard link that others share
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"{path.name} is damaged"):
+        load_checkpoint(model)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_missing_file_is_named(model: Path, name: str) -> None:
+    (model / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"{name} is missing"):
+        load_checkpoint(model)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", "{}", '{"schema": 1, "files": {"../x": "y"}, "name": "a", "version": "1"}']
+)
+def test_a_manifest_that_is_none_is_refused(model: Path, content: str) -> None:
+    (model / "manifest.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"manifest.json"):
+        load_checkpoint(model)
+
+
+def test_a_checkpoint_of_another_version_says_which(model: Path) -> None:
+    manifest = json.loads((model / "manifest.json").read_text())
+    (model / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
+    with pytest.raises(CheckpointError, match=r"schema 99; this version of vidseq reads schema 1"):
+        load_checkpoint(model)
+
+
+def test_a_folder_that_is_no_model_is_refused_and_never_overwritten(tmp_path: Path) -> None:
+    precious = tmp_path / "holiday"
+    precious.mkdir()
+    (precious / "photo.jpg").write_bytes(b"precious")
+    with pytest.raises(CheckpointError, match="is not a model"):
+        load_checkpoint(precious)
+    with pytest.raises(CheckpointError, match="is not a model"):
+        toy_checkpoint(precious)
+    assert (precious / "photo.jpg").read_bytes() == b"precious"
+
+
+def test_saving_over_a_model_replaces_it_and_leaves_nothing_else(tmp_path: Path) -> None:
+    before = read_info(toy_checkpoint(tmp_path / "toy"))
+    after = read_info(toy_checkpoint(tmp_path / "toy", seed=7))
+    assert before.sha256 != after.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_models_share_one_backbone_on_disk(tmp_path: Path) -> None:
+    folders = [toy_checkpoint(tmp_path / "a"), toy_checkpoint(tmp_path / "b", num_layers=2)]
+    inodes = {path.stat().st_ino for folder in folders for path in folder.glob("backbone-*")}
+    assert len(inodes) == 1

@@ -1,0 +1,93 @@
+"""The action's running readout is what a plain formula over all frames so far would say, however they arrived."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vidseq.config import HeadsConfig
+from vidseq.heads import ActionHead, FrameHead
+from vidseq.state import State
+
+EVERY_READOUT = pytest.mark.parametrize(
+    ("readout", "half_life_frames"), [("last", None), ("mean", None), ("mean", 3.0), ("attention", None)]
+)
+
+
+def a_head(readout: str, half_life_frames: float | None) -> ActionHead:
+    torch.manual_seed(0)
+    config = HeadsConfig.model_validate({"action_labels": ("a", "b", "c"), "readout": readout})
+    return ActionHead(config, hidden_size=8, half_life_frames=half_life_frames).eval()
+
+
+def hidden(batch: int, frames: int) -> Tensor:
+    return torch.randn(batch, frames, 8, generator=torch.Generator().manual_seed(3))
+
+
+def by_definition(head: ActionHead, hidden_TH: Tensor) -> Tensor:
+    """The logits after the last of these frames, by the definition of each readout."""
+    ages_T = torch.arange(len(hidden_TH) - 1, -1, -1)
+    weights_T = head.decay**ages_T
+    if head.readout == "last":
+        weights_T = (ages_T == 0).float()
+    if head.query is not None:
+        weights_T = torch.softmax(head.query(hidden_TH).squeeze(1) / math.sqrt(8), dim=0)
+    logits_A: Tensor = head.linear((weights_T[:, None] * hidden_TH).sum(dim=0) / weights_T.sum())
+    return logits_A
+
+
+@EVERY_READOUT
+@torch.no_grad()
+def test_after_every_frame_the_action_is_the_readout_of_all_frames_so_far(
+    readout: str, half_life_frames: float | None
+) -> None:
+    head, hidden_BTH = a_head(readout, half_life_frames), hidden(1, 150)  # longer than two blocks
+    logits_BTA, _ = head(hidden_BTH)
+    for frame in (0, 1, 62, 63, 64, 65, 149):
+        expected_A = by_definition(head, hidden_BTH[0, : frame + 1])
+        torch.testing.assert_close(logits_BTA[0, frame], expected_A, atol=1e-5, rtol=0)
+
+
+@EVERY_READOUT
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.sets(st.integers(1, 99), max_size=6))
+@torch.no_grad()
+def test_any_chunking_gives_the_one_shot_answer(readout: str, half_life_frames: float | None, cuts: set[int]) -> None:
+    head, hidden_BTH = a_head(readout, half_life_frames), hidden(2, 100)
+    whole_BTA, whole_state = head(hidden_BTH)
+    state, pieces = State(), []
+    for piece_BTH in hidden_BTH.tensor_split(sorted(cuts), dim=1):
+        logits_BTA, state = head(piece_BTH, state)
+        pieces.append(logits_BTA)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole_BTA, atol=1e-5, rtol=0)
+    torch.testing.assert_close(state.tensors["action.mean"], whole_state.tensors["action.mean"], atol=1e-5, rtol=0)
+
+
+@EVERY_READOUT
+@torch.no_grad()
+def test_rows_of_different_length_keep_the_state_of_their_own_last_frame(
+    readout: str, half_life_frames: float | None
+) -> None:
+    head, hidden_BTH, lengths = a_head(readout, half_life_frames), hidden(3, 130), [130, 3, 64]
+    _, together = head(hidden_BTH, None, torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        _, alone = head(hidden_BTH[row : row + 1, :length])
+        for name, tensor in alone.tensors.items():
+            torch.testing.assert_close(together.tensors[name][row : row + 1], tensor, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_attention_survives_logits_that_would_overflow() -> None:
+    head, hidden_BTH = a_head("attention", None), 1e4 * hidden(1, 20)
+    logits_BTA, _ = head(hidden_BTH)
+    assert torch.isfinite(logits_BTA).all()
+
+
+def test_the_frame_head_reads_each_frame_alone() -> None:
+    torch.manual_seed(0)
+    head = FrameHead(HeadsConfig(frame_labels=("x", "y")), hidden_size=8)
+    hidden_BTH = hidden(2, 5)
+    torch.testing.assert_close(head(hidden_BTH)[:, 2:3], head(hidden_BTH[:, 2:3]))

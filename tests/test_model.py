@@ -1,0 +1,88 @@
+"""The whole model: pixels and state in, scores and state out, in any chunks."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.toy_models import toy_config, toy_model
+from vidseq.config import Picture, Sampling
+from vidseq.model import VideoModel
+from vidseq.sampling import sample
+from vidseq.state import State, stack
+from vidseq.video import Reader
+
+EVERY_CELL = pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+
+
+@pytest.fixture(scope="session")
+def real_pixels(shared_data: Path) -> torch.Tensor:
+    """pixels_THWC of one real clip, every frame, small."""
+    with Reader(shared_data / "fight" / "fight" / "fi001.mp4", picture=Picture(size=32)) as reader:
+        chunks = [clip.pixels_THWC for clip in sample(reader, Sampling(frames_per_second="native"))]
+    return torch.cat([torch.from_numpy(chunk) for chunk in chunks])
+
+
+@torch.no_grad()
+def in_chunks(model: VideoModel, pixels_THWC: torch.Tensor, cuts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    state, actions, frames = State(), [], []
+    for start, end in pairwise([0, *cuts, len(pixels_THWC)]):
+        scores, state = model(pixels_THWC[start:end], state)
+        actions.append(scores.action_probabilities_BTA())
+        frames.append(scores.frame_probabilities_BTL())
+    return torch.cat(actions, dim=1), torch.cat(frames, dim=1)
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("readout", ["last", "mean", "attention"])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.sets(st.integers(1, 52), max_size=8))
+def test_any_chunking_of_a_real_clip_gives_the_one_shot_answer(
+    real_pixels: torch.Tensor, cell: str, num_layers: int, readout: str, cuts: set[int]
+) -> None:
+    model = toy_model(toy_config(cell=cell, num_layers=num_layers, readout=readout))
+    whole_action, whole_frame = in_chunks(model, real_pixels, [])
+    action, frame = in_chunks(model, real_pixels, sorted(cuts))
+    torch.testing.assert_close(action, whole_action, atol=1e-5, rtol=0)
+    torch.testing.assert_close(frame, whole_frame, atol=1e-5, rtol=0)
+
+
+@EVERY_CELL
+@torch.no_grad()
+def test_stepping_stacked_streams_equals_each_stream_alone(cell: str) -> None:
+    sequence = toy_model(toy_config(cell=cell, num_layers=2)).sequence
+    feature_BTD = torch.randn(4, 6, sequence.recurrent.norm.normalized_shape[0])
+    state, packed = stack([sequence.initial_state(1) for _ in range(4)]), sequence.recurrent.pack()
+    for frame in range(6):
+        together, state = sequence.step(feature_BTD[:, frame], state, packed=packed)
+    for row in range(4):
+        alone, _ = sequence(feature_BTD[row : row + 1])
+        torch.testing.assert_close(
+            together.action_logits_BTA[row, 0], alone.action_logits_BTA[0, -1], atol=1e-5, rtol=0
+        )
+
+
+def test_an_empty_chunk_is_the_identity() -> None:
+    model = toy_model(toy_config())
+    _, state = model(torch.zeros(3, 32, 32, 3, dtype=torch.uint8))
+    scores, same = model(torch.zeros(0, 32, 32, 3, dtype=torch.uint8), state)
+    assert scores.action_logits_BTA.shape == (1, 0, 3)
+    assert all(torch.equal(same.tensors[name], tensor) for name, tensor in state.tensors.items())
+
+
+def test_the_state_is_small() -> None:
+    model = toy_model(toy_config(cell="lstm", num_layers=4, readout="attention"))
+    _, state = model(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    assert sum(tensor.numel() * tensor.element_size() for tensor in state.tensors.values()) < 64 * 1024
+
+
+def test_a_model_may_have_one_head_only() -> None:
+    pixels_THWC = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    frames_only, _ = toy_model(toy_config(action_labels=()))(pixels_THWC)
+    action_only, _ = toy_model(toy_config(frame_labels=(), background=None))(pixels_THWC)
+    assert frames_only.action_logits_BTA is None and frames_only.frame_logits_BTL.shape == (1, 2, 3)
+    assert action_only.frame_logits_BTL is None and action_only.action_logits_BTA.shape == (1, 2, 3)
