@@ -81,8 +81,8 @@ class Workers:
     ) -> T:
         """`work(stop)` in a thread; `holding` is closed when it has ended, however it ended.
 
-        Errors: AnswerTimeout after `timeout_seconds`, starlette's ClientDisconnect when `gone` is done first; `stop` is set in both
-        cases, and the work goes on until it looks.
+        Errors: AnswerTimeout after `timeout_seconds`, starlette's ClientDisconnect when `gone` is done first. `stop`
+        is set in both cases, and the work goes on until it looks.
         """
         stop = threading.Event()
 

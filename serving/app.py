@@ -8,8 +8,9 @@ arguments. A replica computes with as many threads as it is given CPUs (Ray sets
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from fastapi import FastAPI
@@ -22,9 +23,6 @@ from serving import figures
 from serving.web import PositiveSeconds, WebSettings, create_control_app, create_service_app
 from vidseq.config import Config, Limits
 from vidseq.schemas import Prediction
-
-if TYPE_CHECKING:
-    from serving.labeller import Labeller
 
 SERVICE, CONTROL = "service", "control"  # the applications' names
 ROUTE_PREFIX = "/v1"
@@ -81,8 +79,6 @@ class Figures:
         self._queued.observe(max(prediction.timings.queued_ms / 1000, 1e-6))
 
 
-@serve.deployment(max_ongoing_requests=MAX_ONGOING, graceful_shutdown_wait_loop_s=0.5)
-@serve.ingress()
 class Service:
     """A model behind HTTP. It is up once it has labelled the canary clip."""
 
@@ -91,7 +87,7 @@ class Service:
 
         self._args = args
         self._figures = Figures()
-        self._labeller: Labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
+        self._labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
         self._labeller.answer_canary()
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -117,10 +113,6 @@ class Service:
         self._labeller.check_alive()
 
 
-@serve.deployment(
-    max_ongoing_requests=MAX_ONGOING, graceful_shutdown_wait_loop_s=0.5, ray_actor_options={"num_cpus": 0}
-)
-@serve.ingress()
 class Control:
     """What must answer while the service is full or down."""
 
@@ -139,7 +131,7 @@ class Control:
                 question.result(timeout_s=timeout_seconds)
             except TimeoutError:
                 question.cancel()
-                return f"no replica has answered within {timeout_seconds:g} seconds: the model is being loaded, or too busy"
+                return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
         except (RayError, RayServeException) as error:
             return f"the service is down: {type(error).__name__}"
         return None
@@ -152,20 +144,30 @@ class Control:
 def build_service(args: ServiceArgs) -> serve.Application:
     """The application that takes bodies: route_prefix /v1."""
     num_gpus = 1 if args.device.startswith("cuda") else 0
-    return Service.options(ray_actor_options={"num_cpus": 1, "num_gpus": num_gpus}).bind(args)
+    return _deployment(Service, num_cpus=1, num_gpus=num_gpus).bind(args)
 
 
 def build_control(args: ControlArgs) -> serve.Application:
     """The application that answers for the service: route_prefix /."""
-    return Control.bind(args)
+    return _deployment(Control, num_cpus=0, num_gpus=0).bind(args)
 
 
-def start(args: ServiceArgs, *, host: str, port: int, num_cpus: int, temp_dir: Path) -> None:
+def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment:
+    """What a Serve config file does not say otherwise."""
+    wrap: Callable[[type], serve.Deployment] = serve.deployment(
+        name=kind.__name__,
+        max_ongoing_requests=MAX_ONGOING,
+        graceful_shutdown_wait_loop_s=0.5,
+        ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
+    )
+    return wrap(serve.ingress()(kind))
+
+
+def start(args: ServiceArgs, *, host: str, port: int, temp_dir: Path) -> None:
     """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun."""
     ray.init(
         address="local",
         include_dashboard=False,
-        num_cpus=num_cpus,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.WARNING,
         _temp_dir=str(temp_dir),

@@ -37,6 +37,7 @@ from vidseq.schemas import ModelInfo
 
 _WORKER_BYTES = 2**30  # a worker: torch, the model, a clip that is being decoded
 _MAX_CLIPS_AT_ONCE = 16  # decoded by the threads of a worker that has a GPU
+_SILENCE_SECONDS = 12 * 3600  # without a row from anyone: a clip may be six hours long, and take longer
 _MAX_BLOCKS = 4096  # Ray's driver spends milliseconds on a block: a small job has one a clip, a large one has this many
 
 
@@ -150,17 +151,15 @@ class Scorer:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows (serving.rows) of the clips at `file`, the name's bytes as the file system has them."""
-        rows = [
-            {INDEX: clip[INDEX], "path": clip["path"], **self._row(os.fsdecode(clip["file"]))}
-            for clip in block.to_pylist()
-        ]
-        return to_table(rows, frames=self._job.frames)
+        return pa.concat_tables(self._table(clip) for clip in block.to_pylist())
 
-    def _row(self, file: str) -> Row:
+    def _table(self, clip: Row) -> pa.Table:
+        frames, known = self._job.frames, {name: clip[name] for name in (INDEX, "path")}
         try:
-            return answered(self._classifier.classify(file, top_k=self._job.top_k), frames=self._job.frames)
+            prediction = self._classifier.classify(os.fsdecode(clip["file"]), top_k=self._job.top_k)
+            return to_table([known | answered(prediction, frames=frames)], frames=frames)
         except Exception as error:  # one clip does not stop a million: its row says what happened
-            return failed(error, self._classifier.info)
+            return to_table([known | failed(error, self._classifier.info)], frames=frames)
 
 
 def _score_all(clips: Sequence[str], job: Job, crew: Crew, info: ModelInfo) -> Iterator[pa.Table]:
@@ -180,7 +179,7 @@ def _score_all(clips: Sequence[str], job: Job, crew: Crew, info: ModelInfo) -> I
             return
     detail = "the worker died of this clip, twice: of too little memory, or of a crash while decoding it"
     for index, clip in waiting.items():
-        yield to_table([{INDEX: index, "path": clip["path"], **refused(LOST, detail, info)}], frames=job.frames)
+        yield to_table([{INDEX: index, "path": clip["path"]} | refused(LOST, detail, info)], frames=job.frames)
 
 
 def _run(clips: list[dict[str, object]], job: Job, crew: Crew, *, num_blocks: int, spare: int) -> Iterator[pa.Table]:
@@ -189,7 +188,8 @@ def _run(clips: list[dict[str, object]], job: Job, crew: Crew, *, num_blocks: in
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # what is lost with a worker is missed by the caller
-    context.execution_no_progress_timeout_s = -1  # one clip may be hours long
+    context.execution_no_progress_timeout_s = _SILENCE_SECONDS
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # rows and errors say what there is to say
     with ray.data.DataContext.current(context):
         rows = ray.data.from_items(clips, override_num_blocks=num_blocks).map_batches(
             Scorer,
@@ -204,7 +204,7 @@ def _run(clips: list[dict[str, object]], job: Job, crew: Crew, *, num_blocks: in
             batch_format="pyarrow",
             num_cpus=crew.num_cpus,
             num_gpus=crew.num_gpus,
-            max_task_retries=0,
+            ray_remote_args_fn=lambda: {"max_task_retries": 0},  # else a clip that kills workers kills them for ever
         )
     yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
 

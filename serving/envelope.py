@@ -11,6 +11,7 @@ import logging
 import re
 import time
 import uuid
+from http import HTTPMethod
 from typing import Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,7 +30,8 @@ CLIENT_WENT = 499  # nginx's number for a client that did not wait for its answe
 class Observer(Protocol):
     """Told of every request when it is over: the seam for counters and histograms.
 
-    `route` is the path as it was declared (`/v1/classify`), or "" where no route was met: safe as a metric's tag.
+    `route` is the path as it was declared (`/v1/classify`), `method` one that HTTP knows; "" for anything else. Both
+    are safe as a metric's tags: no client can make up new ones.
     """
 
     def __call__(self, *, route: str, method: str, status: int, seconds: float) -> None: ...
@@ -54,8 +56,9 @@ class Envelope:
         finally:
             if self.observe is not None:
                 route = getattr(scope.get("route"), "path", "")
+                method = scope["method"] if scope["method"] in HTTPMethod.__members__ else ""
                 seconds = time.perf_counter() - start
-                self.observe(route=route, method=scope["method"], status=exchange.status, seconds=seconds)
+                self.observe(route=route, method=method, status=exchange.status, seconds=seconds)
 
     async def _guarded(self, scope: Scope, exchange: "_Exchange") -> None:
         try:

@@ -69,8 +69,12 @@ class Labeller:
         """Label a clip of our own, from its bytes to its scores: whoever cannot do that is not ready."""
         with resources.as_file(CANARY) as path, path.open("rb") as clip:
             prediction = self.classify(clip, stop=threading.Event())
-        scores = [scored.score for scored in (*prediction.top, *prediction.frames)]
+        scores = [*(scored.score for scored in prediction.top), *(frame.score for frame in prediction.frames)]
         assert scores and all(map(math.isfinite, scores)), f"the model answers the canary clip with {scores}"
+
+    def check_alive(self) -> None:
+        """Raises AssertionError when the engine's thread has died: every request would wait for ever."""
+        assert any(thread.name == "vidseq-engine" for thread in threading.enumerate()), "the engine's thread has died"
 
     def close(self) -> None:
         """Finish what was begun, then stop the engine."""

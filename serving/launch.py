@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from vidseq.errors import OptionError
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # whoever listens on all addresses is asked at the first
 
 
 def serve(
@@ -41,19 +43,109 @@ def serve(
     """
     refuse_taken(host, port)
     folder = Path(model).resolve()
-    os.environ.update(_environment())
-    with _signals_interrupt(), tempfile.TemporaryDirectory(prefix="vidseq-", ignore_cleanup_errors=True) as temp_dir:
+    os.environ.update(_ray_environment())
+    with _terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="vidseq-") as temp_dir:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-            checked = child.submit(check_model, folder, device=device)  # brings torch, which this process never needs
-            from serving import app  # Ray reads the environment as it is imported; meanwhile the child is busy
+            checked = child.submit(check_model, folder, device=device)
+            from serving import app  # reads the environment above, and takes as long as the child
 
             checked.result()
         args = app.ServiceArgs(model=str(folder), device=device)
         try:
-            app.start(args, host=host, port=port, num_cpus=os.cpu_count() or 1, temp_dir=Path(temp_dir))
+            app.start(args, host=host, port=port, temp_dir=Path(temp_dir))
             url = await_ready(host, port, timeout_seconds=READY_TIMEOUT_SECONDS)
-            announce(f"ready on {url} (docs at {url}/docs)")
+            announce(f"ready on {url} (docs at /docs)")
             _wait_for_signal()
         finally:
             _ignore_signals()
             app.stop()
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Before Ray has started: its proxy would share the port with another service of the same user.
+
+    Raises:
+        OptionError: the address cannot be listened on.
+    """
+    if not 1 <= port <= 65535:
+        raise OptionError(f"the port is {port}; a number from 1 to 65535 is needed")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of before may linger
+            probe.bind(address)
+    except OSError as error:
+        raise OptionError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
+
+
+def check_model(folder: Path, *, device: str) -> None:
+    """Read the whole model as a replica will. It brings torch, so it runs in a child that is gone before Ray starts.
+
+    Raises:
+        CheckpointError: not a model that can be used.
+        OptionError: not a device that can be used.
+    """
+    from vidseq.checkpoint import load_checkpoint
+
+    model = load_checkpoint(folder).model
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise OptionError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def await_ready(host: str, port: int, *, timeout_seconds: float) -> str:
+    """The service's URL once /readyz answers 200."""
+    deadline = time.monotonic() + timeout_seconds
+    while (status := _get_status(ANY_HOST.get(host, host), port, "/readyz")) != 200:
+        assert time.monotonic() < deadline, f"/readyz still answers {status} after {timeout_seconds:g} seconds"
+        time.sleep(0.1)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _get_status(host: str, port: int, path: str) -> int | str:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError as error:
+        return str(error)
+    finally:
+        connection.close()
+
+
+def _ray_environment() -> dict[str, str]:
+    """What Ray's processes are told; it is read when `ray` is imported."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else every process of this machine could run code here
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:layers",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
+    }
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A SIGTERM while starting unwinds as Ctrl-C does, so that what was begun is ended; handlers are put back."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_signal() -> None:
+    told = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: told.set())  # Ray has put its own on SIGTERM
+    told.wait()
+
+
+def _ignore_signals() -> None:
+    """From here on to stop is what is being done; to hurry it would leave something behind."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -34,6 +34,7 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
     # Ray keeps the first token it reads for as long as the process lives, so both stay in the environment.
     os.environ.setdefault("RAY_AUTH_TOKEN", _token())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with tempfile.TemporaryDirectory(prefix="vidseq-ray-", dir=_short_folder()) as folder:
         ray.init(
             "local",

@@ -77,11 +77,7 @@ def failed(error: Exception, model: ModelInfo) -> Row:
 
 
 def refused(code: str, detail: str, model: ModelInfo) -> Row:
-    return {
-        "error_code": code,
-        "error_detail": as_text(detail),
-        **_flat({"model": model.model_dump(include={"name", "version", "sha256"})}),
-    }
+    return {"error_code": code, "error_detail": as_text(detail)} | dict(_flat({"model": model.model_dump()}))
 
 
 def as_text(name: str) -> str:

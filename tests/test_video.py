@@ -270,6 +270,12 @@ def test_a_codec_that_is_not_on_the_list_is_refused_by_name(
         decode(write_clip(tmp_path / name, codec=codec))
 
 
+def test_an_mp4_whose_codec_nobody_knows_is_undecodable_and_says_why(tmp_path: Path) -> None:
+    mp4 = write_clip(tmp_path / "clip.mp4").read_bytes()
+    with pytest.raises(UndecodableVideo, match="its codec is unknown"):
+        decode(mp4.replace(b"avc1", b"zzzz"))
+
+
 def test_a_frame_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "wide.avi", codec="mjpeg", num_frames=1, height=1008, width=10_000)
     with pytest.raises(TooManyPixels) as caught:
@@ -438,9 +444,11 @@ def test_no_temporary_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_damaged_video_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     clip = write_clip(tmp_path / "clip.mp4", num_frames=60).read_bytes()
     middle = clip.index(b"mdat") + 1000
-    with pytest.raises(VideoError):
-        decode(b"\0\0\0\x08ftyp" + bytes(1000))
-    decode(overwrite(clip, middle, bytes(range(200))))
+    for unopenable in (clip.replace(b"avc1", b"zzzz"), clip[:1000]):
+        with pytest.raises(UndecodableVideo):
+            decode(unopenable)
+    _, report = decode(overwrite(clip, middle, bytes(range(200))))
+    assert report.frames_decoded < 60
     assert capfd.readouterr() == ("", "")
 
 

@@ -205,7 +205,7 @@ def _loss(model: SequenceModel, batch: Sequence[Example], settings: FitConfig) -
 def _cross_entropy(logits_NK: Tensor, target_N: Tensor, settings: FitConfig) -> Tensor:
     labelled_N = target_N != IGNORED
     if not labelled_N.any():
-        return logits_NK.new_zeros(())
+        return 0 * logits_NK.sum()  # still a function of the weights, so that it can be differentiated
     return functional.cross_entropy(
         logits_NK[labelled_N], target_N[labelled_N], label_smoothing=settings.label_smoothing
     )

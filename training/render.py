@@ -93,7 +93,8 @@ def invent_scene(rng: np.random.Generator, *, shape: str, frames_per_second: int
 
 def film(scene: Scene, rng: np.random.Generator, *, picture_size: int) -> list[Pixels]:
     """The frames of a scene, forwards: (picture_size, picture_size, 3) uint8 BGR, as OpenCV writes them."""
-    values = np.concatenate([np.linspace(beat.start, beat.end, beat.num_frames) for beat in scene.beats])
+    # without its two ends, which belong to the rests: the first frame of a motion has moved, forwards and backwards
+    values = np.concatenate([np.linspace(beat.start, beat.end, beat.num_frames + 2)[1:-1] for beat in scene.beats])
     return [_paint(scene, float(value), rng, picture_size=picture_size) for value in values]
 
 

@@ -42,7 +42,7 @@ CODECS = {
 }
 
 # Without the first two, a text file named clip.mp4 makes FFmpeg open its neighbours and network addresses. The third
-# binds the decoders that FFmpeg tries while it opens a file; the one that OpenCV starts afterwards is bound by CODECS.
+# binds the decoders that FFmpeg tries while it opens a file; the one that OpenCV feeds afterwards is bound by CODECS.
 CAPTURE_OPTIONS = (
     "protocol_whitelist;file"
     "|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"
@@ -187,7 +187,7 @@ def _why_not_opened(index: Index | None) -> VideoError:
         return UndecodableVideo("the file has no index (moov): it is cut short, or damaged before it")
     if b"vide" not in index.handlers:
         return NoVideoStream("the file holds no video" + (", only sound" if b"soun" in index.handlers else ""))
-    return UndecodableVideo("the index of the file is damaged: the decoder cannot open it")
+    return UndecodableVideo("the video track cannot be opened: its codec is unknown, or the index is damaged")
 
 
 @dataclass(frozen=True)
