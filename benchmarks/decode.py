@@ -134,6 +134,14 @@ def run_with_ffmpeg_lent_by_pyav() -> int:
         return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
 
 
+def why_torchcodec_cannot_run(path: Path) -> str | None:
+    try:
+        with_torchcodec(path, [0])
+    except (RuntimeError, ImportError) as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="*", help="default: ../shared/data/fight/*/*.mp4")
@@ -143,12 +151,9 @@ def main() -> None:
     clips = sorted(arguments.clips or REAL_CLIPS.glob("*/*.mp4"))
     clips = clips[:: max(1, len(clips) // arguments.num_clips)][: arguments.num_clips]
     ways: dict[str, Way] = {"plain OpenCV script": with_opencv, "vidseq": with_vidseq, "PyAV": with_pyav}
-    ways["torchcodec (approximate)"] = with_torchcodec
-    try:
-        with_torchcodec(clips[0], [0])
-    except (RuntimeError, ImportError) as error:
-        del ways["torchcodec (approximate)"]
-        print(f"torchcodec cannot run here: {str(error).strip().splitlines()[0]}\n", file=sys.stderr)
+    refusal = why_torchcodec_cannot_run(clips[0])
+    if refusal is None:
+        ways["torchcodec (approximate)"] = with_torchcodec
     spent = measure(ways, clips, arguments.rounds)
     plain = spent["plain OpenCV script"]
     print(f"{len(clips)} clips, median of {arguments.rounds} rounds\n")
@@ -157,7 +162,11 @@ def main() -> None:
         ratios = sorted(own / other for own, other in zip(seconds, plain, strict=True))
         median = statistics.median(ratios)
         print(f"| {name} | {statistics.median(seconds):.3f} | {median:.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")
+    if refusal is not None:
+        print(f"| torchcodec | - | - | cannot run here: {refusal} |")
 
 
 if __name__ == "__main__":
-    sys.exit(main() if LENT in os.environ else run_with_ffmpeg_lent_by_pyav())
+    if LENT not in os.environ:
+        sys.exit(run_with_ffmpeg_lent_by_pyav())
+    main()

@@ -8,6 +8,7 @@ arguments. A replica computes with as many threads as it is given CPUs (Ray sets
 """
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from vidseq.schemas import Prediction
 SERVICE, CONTROL = "service", "control"  # the applications' names
 ROUTE_PREFIX = "/v1"
 MAX_ONGOING = 512  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
-CANARY_SECONDS = 5.0
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
 LATENCIES_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
@@ -143,13 +143,17 @@ class Control:
 
 def build_service(args: ServiceArgs) -> serve.Application:
     """The application that takes bodies: route_prefix /v1."""
-    num_gpus = 1 if args.device.startswith("cuda") else 0
-    return _deployment(Service, num_cpus=1, num_gpus=num_gpus).bind(args)
+    return _service(args).bind(args)
 
 
 def build_control(args: ControlArgs) -> serve.Application:
     """The application that answers for the service: route_prefix /."""
     return _deployment(Control, num_cpus=0, num_gpus=0).bind(args)
+
+
+def _service(args: ServiceArgs, *, num_replicas: int = 1, num_cpus: int = 1) -> serve.Deployment:
+    deployment = _deployment(Service, num_cpus=num_cpus, num_gpus=1 if args.device.startswith("cuda") else 0)
+    return deployment.options(num_replicas=num_replicas)
 
 
 def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment:
@@ -163,11 +167,13 @@ def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment
     return wrap(serve.ingress()(kind))
 
 
-def start(args: ServiceArgs, *, host: str, port: int, temp_dir: Path) -> None:
+def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_dir: Path) -> None:
     """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun."""
+    num_cpus = os.cpu_count() or 1
     ray.init(
         address="local",
         include_dashboard=False,
+        num_cpus=max(num_cpus, num_replicas),  # more replicas than CPUs share them
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.WARNING,
         _temp_dir=str(temp_dir),
@@ -179,16 +185,15 @@ def start(args: ServiceArgs, *, host: str, port: int, temp_dir: Path) -> None:
         http_options={"host": host, "port": port, "request_timeout_s": web_seconds + LAST_RESORT_SECONDS},
         logging_config=QUIET,
     )
+    service = _service(args, num_replicas=num_replicas, num_cpus=max(1, num_cpus // num_replicas)).bind(args)
+    control = build_control(ControlArgs(web=args.web))
     serve.run_many(
-        [
-            serve.RunTarget(build_control(ControlArgs(web=args.web)), CONTROL, "/", QUIET),
-            serve.RunTarget(build_service(args), SERVICE, ROUTE_PREFIX, QUIET),
-        ]
+        [serve.RunTarget(control, CONTROL, "/", QUIET), serve.RunTarget(service, SERVICE, ROUTE_PREFIX, QUIET)]
     )
 
 
 def stop() -> None:
     """Let the applications finish what they are answering, then end every process that `start` started."""
-    if ray.is_initialized():
-        serve.shutdown()
+    if ray.is_initialized() and SERVICE in serve.status().applications:
+        serve.delete(SERVICE)  # waits; serve.shutdown() would also kill Serve's own actors, of which Ray complains
     ray.shutdown(wait_for_processes=True)

@@ -8,20 +8,22 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
-from vidseq.errors import OptionError
+from serving.children import none_left_over
+from vidseq.errors import CheckpointError, InputError, OptionError
 
 READY_TIMEOUT_SECONDS = 60.0
+MAX_TEMP_NAME = 28
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REFUSALS: dict[int, type[InputError]] = {2: CheckpointError, 3: OptionError}  # exit statuses of serving.check
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # whoever listens on all addresses is asked at the first
 
 
@@ -30,29 +32,31 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    num_replicas: int = 1,
     device: str = "cpu",
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
 
-    `announce` is called with one line once the service answers. To be called in a process's main thread.
+    `announce` is called with one line once the service answers. To be called in the main thread of a process that has
+    not imported Ray.
 
     Raises:
         OptionError: the address cannot be listened on, or the device cannot be used.
         CheckpointError: `model` is not a folder with a model that can be used.
     """
+    assert "ray" not in sys.modules, "Ray reads its environment when it is imported"
     refuse_taken(host, port)
     folder = Path(model).resolve()
     os.environ.update(_ray_environment())
-    with _terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="vidseq-") as temp_dir:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-            checked = child.submit(check_model, folder, device=device)
-            from serving import app  # reads the environment above, and takes as long as the child
+    with _signals_put_back(), _scratch_folder() as scratch, none_left_over():
+        outcome = begin_check(folder, device=device)
+        from serving import app  # reads the environment above, and takes a while as the child does
 
-            checked.result()
+        outcome()
         args = app.ServiceArgs(model=str(folder), device=device)
         try:
-            app.start(args, host=host, port=port, temp_dir=Path(temp_dir))
+            app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))
             url = await_ready(host, port, timeout_seconds=READY_TIMEOUT_SECONDS)
             announce(f"ready on {url} (docs at /docs)")
             _wait_for_signal()
@@ -78,20 +82,27 @@ def refuse_taken(host: str, port: int) -> None:
         raise OptionError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
 
 
-def check_model(folder: Path, *, device: str) -> None:
-    """Read the whole model as a replica will. It brings torch, so it runs in a child that is gone before Ray starts.
+def begin_check(folder: Path, *, device: str) -> Callable[[], None]:
+    """Read the whole model in a child, as a replica will; call what is returned for the outcome.
 
     Raises:
         CheckpointError: not a model that can be used.
         OptionError: not a device that can be used.
     """
-    from vidseq.checkpoint import load_checkpoint
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "serving.check", folder, device],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
-    model = load_checkpoint(folder).model
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise OptionError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    def outcome() -> None:
+        _, words = child.communicate()
+        if child.returncode in REFUSALS:
+            raise REFUSALS[child.returncode](words)
+        assert child.returncode == 0, words
+
+    return outcome
 
 
 def await_ready(host: str, port: int, *, timeout_seconds: float) -> str:
@@ -121,13 +132,20 @@ def _ray_environment() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else every process of this machine could run code here
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:layers",
+        "RAY_worker_niceness": "0",  # Ray's own is 15: everything else on the machine would come before the service
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
     }
 
 
+def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":
+    """For Ray's logs and sockets. The name of a socket may have 107 bytes, of which Ray takes some 75."""
+    folder = tempfile.gettempdir()
+    return tempfile.TemporaryDirectory(prefix="vidseq-", dir=folder if len(folder) <= MAX_TEMP_NAME else "/tmp")
+
+
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def _signals_put_back() -> Iterator[None]:
     """A SIGTERM while starting unwinds as Ctrl-C does, so that what was begun is ended; handlers are put back."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))

@@ -1,14 +1,16 @@
-"""A Ray to work on: the one there is, or a quiet one of our own that leaves nothing behind. Knows nothing of models."""
+"""A Ray to work on: the one there is, or a quiet one of our own that leaves nothing behind. Knows nothing of models.
 
-import functools
+Ray reads much of its environment as it is imported, so it is imported here, not above.
+"""
+
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-import ray
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # neither clips nor frames pass through it
 
@@ -17,46 +19,53 @@ _OBJECT_STORE_BYTES = 256 * 2**20  # neither clips nor frames pass through it
 def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
     """Ray, connected: the one this process already has, else the cluster of `RAY_ADDRESS`, else a fresh local one.
 
-    The fresh one has no dashboard, asks for a token (some of its ports listen on every interface, whatever it is
-    told), and its processes and files are gone at the end, whichever way that comes.
+    The fresh one asks for a token, listens on the loopback alone (if nobody has imported Ray before) and has no
+    dashboard. Its processes and files are gone at the end, whichever way that comes.
 
     Args:
         num_cpus: CPUs that the fresh Ray may hand out; None for all of this machine.
     """
-    if ray.is_initialized():
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address := os.environ.get("RAY_ADDRESS"):
-        ray.init(address, **quiet)
-        yield from _until_shutdown()
-        return
-    # Ray keeps the first token it reads for as long as the process lives, so both stay in the environment.
-    os.environ.setdefault("RAY_AUTH_TOKEN", _token())
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with tempfile.TemporaryDirectory(prefix="vidseq-ray-", dir=_short_folder()) as folder:
-        ray.init(
-            "local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=folder,
-            **quiet,
-        )
-        yield from _until_shutdown()
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
+        if options["address"] is None:
+            _prepare_environment()
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vidseq-ray-", dir=_short_folder()))
+            options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False, "_temp_dir": folder}
+            options["object_store_memory"] = _OBJECT_STORE_BYTES
+        import ray
+
+        stack.callback(ray.shutdown)
+        with _hushed():
+            ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+        yield
 
 
-def _until_shutdown() -> Iterator[None]:
+def _prepare_environment() -> None:
+    """What Ray's processes are told, now and for as long as this process lives: Ray keeps the first token it reads."""
+    for name, value in {
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray makes one in the home folder, and keeps it
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data's own use of actors makes Ray's core complain (ray issue 57733)
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What C++ writes on standard error is dropped: Ray's core says there which log level it was given."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        ray.shutdown()
-
-
-@functools.cache
-def _token() -> str:
-    return secrets.token_hex(32)
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _short_folder() -> str:

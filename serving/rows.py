@@ -1,7 +1,7 @@
 """A row for every clip: the columns of a batch job's output, filled by a Prediction or by an error. Knows no files.
 
-What lies one level deep in a Prediction is a column of its own (`video_width`), lists stay lists, so that pandas and
-DuckDB read it as it is. A failed clip has the same columns: `error_code` and `error_detail` are set, the answer is null.
+What lies one level deep in a Prediction is a column of its own (`video_width`) and lists stay lists, so that pandas
+and DuckDB read it as it is. A failed clip has the same columns: `error_code` and `error_detail`, and null elsewhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,10 +70,10 @@ def answered(prediction: Prediction, *, frames: bool) -> Row:
 
 
 def failed(error: Exception, model: ModelInfo) -> Row:
-    """A VidseqError in its own words; any other is a defect of ours, named by its class."""
-    expected = isinstance(error, VidseqError)
-    detail = str(error) if expected else f"{type(error).__name__}: {error}"
-    return refused(error.code if expected else UNEXPECTED, detail, model)
+    """A VidseqError in its own words; any other is a defect of ours, told with its class."""
+    if isinstance(error, VidseqError):
+        return refused(error.code, str(error), model)
+    return refused(UNEXPECTED, f"{type(error).__name__}: {error}", model)
 
 
 def refused(code: str, detail: str, model: ModelInfo) -> Row:

@@ -1,8 +1,8 @@
-"""Tables, as they come, into one Parquet or JSON Lines file that is there whole or not at all. Knows nothing of clips."""
+"""Tables as they come, into a Parquet or JSON Lines file that is there whole or not at all. Knows nothing of clips."""
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -60,7 +60,7 @@ class JsonLinesSink:
         pass
 
 
-FORMATS = {".parquet": ParquetSink, ".jsonl": JsonLinesSink}
+FORMATS: dict[str, Callable[[BinaryIO, pa.Schema], Sink]] = {".parquet": ParquetSink, ".jsonl": JsonLinesSink}
 
 
 @contextmanager

@@ -1,0 +1,164 @@
+"""A real `vidseq serve` in a process of its own, for tests and benchmarks: on a free port, and gone afterwards."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import IO
+
+VIDSEQ = Path(sys.executable).with_name("vidseq")
+START_SECONDS = 150.0  # 15 on an idle machine
+STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where it answers; the process that was started, what it says, and where it keeps what it must not leave."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+    output: IO[bytes]
+    scratch: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def tree(self) -> set[int]:
+        """The process ids of the service."""
+        return {self.process.pid, *descendants(self.process.pid)}
+
+    def said(self) -> str:
+        self.output.seek(0)
+        return self.output.read().decode()
+
+
+@contextmanager
+def running_service(model: Path, *options: str) -> Iterator[Service]:
+    """`vidseq serve model`, ready; at the end it is told to stop, and nothing of it may be left."""
+    with started_service(model, *options) as service:
+        deadline = time.monotonic() + START_SECONDS
+        while status(service.port, "/readyz") != 200:
+            assert service.process.poll() is None, service.said()
+            assert time.monotonic() < deadline, f"not ready: {service.said()}"
+            time.sleep(0.1)
+        yield service
+
+
+@contextmanager
+def started_service(model: Path, *options: str) -> Iterator[Service]:
+    """The same, from its first moment on."""
+    port = free_port()
+    # Directly under /tmp: the names of Ray's sockets may have 107 bytes.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as scratch:
+        process = subprocess.Popen(
+            [VIDSEQ, "serve", str(model), "--port", str(port), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": scratch},
+        )
+        service = Service(port, process, output, Path(scratch))
+        try:
+            yield service
+        finally:
+            stop(service)
+
+
+def stop(service: Service) -> None:
+    """Told once, politely. What has not gone after that is killed, one by one, and is a failure."""
+    tree = service.tree()
+    service.process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        service.process.wait(STOP_SECONDS)
+    left = {pid for pid in tree if alive(pid)}
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"{len(left)} processes were left over: {service.said()}"
+    assert status(service.port, "/livez") is None
+    assert not [str(path) for path in service.scratch.rglob("*")], service.said()
+
+
+def status(port: int, path: str) -> int | None:
+    """The status of a GET, None if nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes that `pid` started, and those that these started."""
+    children: dict[int, set[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(parent, set()).add(int(stat.parent.name))
+    found: set[int] = set()
+    newest = {pid}
+    while newest:
+        newest = set().union(*(children.get(parent, set()) for parent in newest)) - found
+        found |= newest
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Not gone, and not a zombie that waits for its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def name_of(pid: int) -> str:
+    """The first 15 letters of what the process calls itself; "" when it has gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def listeners(pids: set[int]) -> list[tuple[str, IPv4Address | IPv6Address]]:
+    """The name and the address of every TCP socket on which one of these processes listens."""
+    addresses = _listening_addresses()
+    found = []
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(FileNotFoundError):
+                if (inode := str(descriptor.readlink())) in addresses:
+                    found.append((name_of(pid), addresses[inode]))
+    return found
+
+
+def _listening_addresses() -> dict[str, IPv4Address | IPv6Address]:
+    addresses: dict[str, IPv4Address | IPv6Address] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in Path(table).read_text().splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == "0A":  # LISTEN
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                packed = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
+                address = ip_address(packed)
+                addresses[f"socket:[{fields[9]}]"] = getattr(address, "ipv4_mapped", None) or address
+    return addresses

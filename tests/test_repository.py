@@ -71,8 +71,8 @@ def test_what_the_project_asks_for_is_pinned_within_its_bounds(requirement: Requ
 
 def test_what_the_packages_import_is_what_the_project_asks_for() -> None:
     distributions = packages_distributions()
-    asked = {canonicalize_name(requirement.name) for requirement in requirements()}
-    asked |= {"starlette", "pydantic-core"}  # the other halves of fastapi and pydantic
+    halves = ["starlette", "pydantic-core"]  # the other ones of fastapi and pydantic
+    asked = {canonicalize_name(name) for name in [*halves, *(requirement.name for requirement in requirements())]}
     imported = {top for path in MODULES for top in imports(path)} - set(PACKAGES) - sys.stdlib_module_names
     assert {top for top in imported if not asked & {canonicalize_name(name) for name in distributions[top]}} == set()
 
@@ -158,6 +158,18 @@ def test_ci_says_the_words_that_the_makefile_knows() -> None:
 def test_serve_without_a_model_says_how_to_name_one() -> None:
     dry = run(need("make"), "--no-print-directory", "--dry-run", "serve", MODEL="")
     assert "name a model's folder" in dry.stdout
+
+
+def test_a_missing_tool_skips_a_test_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="tool-of-nowhere is not installed"):
+        need("tool-of-nowhere")
+
+
+def test_a_missing_tool_fails_a_test_where_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUIRE", "make tool-of-nowhere")
+    with pytest.raises(pytest.fail.Exception, match="REQUIRE names it"):
+        need("tool-of-nowhere")
 
 
 # Reading matter --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """vidseq.video: the right frames with their own times, honest reports, and a typed error for everything else."""
 
+import contextlib
 import ctypes
 import io
 import os
@@ -66,7 +67,7 @@ def decode(
     want: Callable[[float], Verdict] = everything,
     *,
     picture: Picture = PICTURE,
-    limits: Limits | None = None,
+    limits: Limits = Limits(),
 ) -> tuple[list[Frame], schemas.VideoReport]:
     with Reader(source, picture=picture, limits=limits) as reader:
         return list(reader.frames(want)), reader.report()
@@ -174,10 +175,10 @@ def test_crop_shows_the_centre_square_at_any_size(height: int, width: int) -> No
 
 def test_crop_then_resize_is_resize_then_crop() -> None:
     pixels_HWC = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-    pixels_HWC = cv2.GaussianBlur(pixels_HWC, (0, 0), 4)
-    whole_HWC = cv2.resize(pixels_HWC, (128, 96), interpolation=cv2.INTER_AREA)
+    smooth_HWC = np.asarray(cv2.GaussianBlur(pixels_HWC, (0, 0), 4), dtype=np.uint8)
+    whole_HWC = cv2.resize(smooth_HWC, (128, 96), interpolation=cv2.INTER_AREA)
     expected_HWC = cv2.cvtColor(whole_HWC[:, 16:112], cv2.COLOR_BGR2RGB)
-    assert np.abs(fit(pixels_HWC, Picture(size=96)).astype(int) - expected_HWC).max() <= 1
+    assert np.abs(fit(smooth_HWC, Picture(size=96)).astype(int) - expected_HWC).max() <= 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 120), (120, 60)])
@@ -233,11 +234,16 @@ def test_what_does_not_begin_like_a_video_is_refused_whatever_its_name(content: 
         decode(tmp_path / "clip.mp4")
 
 
-@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile {}\n", "#EXTM3U\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"])
-def test_a_playlist_that_slipped_past_the_sniffing_would_not_open_its_neighbour(text: str, tmp_path: Path) -> None:
-    sibling = write_clip(tmp_path / "sibling.ts")
-    (tmp_path / "clip.mp4").write_text(text.format(sibling))
-    with (tmp_path / "clip.mp4").open("rb") as file:
+def test_a_playlist_that_slipped_past_the_sniffing_could_not_reach_another_open_file(tmp_path: Path) -> None:
+    playlist = tmp_path / "clip.mp4"
+    with write_clip(tmp_path / "somebody_elses.ts").open("rb") as other:
+        playlist.write_text(f"ffconcat version 1.0\nfile {other.fileno()}\n")  # beside /proc/self/fd/N
+        with playlist.open("rb") as file:
+            assert not Decoder(file.fileno()).opened
+
+
+def test_a_container_that_slipped_past_the_sniffing_would_not_open(tmp_path: Path) -> None:
+    with write_clip(tmp_path / "clip.flv").open("rb") as file:
         assert not Decoder(file.fileno()).opened
 
 
@@ -260,6 +266,13 @@ def test_more_bytes_than_allowed_are_refused_from_any_source(kind: Callable[[Pat
     with pytest.raises(TooManyBytes, match="at most 1,000 are allowed") as caught:
         decode(kind(path), limits=Limits(max_bytes=1000))
     assert (caught.value.value, caught.value.limit) == (path.stat().st_size, 1000)
+
+
+def test_a_stream_is_not_read_much_further_than_the_limit() -> None:
+    endless = io.BytesIO(bytes(8 << 20))
+    with pytest.raises(TooManyBytes):
+        decode(endless, limits=Limits(max_bytes=1 << 20))
+    assert endless.tell() <= 2 << 20
 
 
 @pytest.mark.parametrize(("name", "codec", "letters"), [("clip.mkv", "ffv1", "ffv1"), ("clip.avi", "magicyuv", "MAGY")])
@@ -367,6 +380,15 @@ def test_a_duration_that_is_nonsense_in_a_matroska_is_not_reported(seconds: floa
     assert (report.duration_seconds, report.frames_declared, report.complete) == (None, None, True)
 
 
+@pytest.mark.parametrize(("milliseconds", "complete"), [(1090.0, True), (1200.0, False)])
+def test_a_file_that_is_a_little_longer_than_its_picture_is_complete(
+    milliseconds: float, complete: bool, tmp_path: Path
+) -> None:
+    mkv = write_clip(tmp_path / "clip.mkv", num_frames=10).read_bytes()
+    _, report = decode(overwrite(mkv, mkv.index(b"\x44\x89\x88") + 3, struct.pack(">d", milliseconds)))
+    assert report.complete is complete
+
+
 @pytest.mark.parametrize("box", [b"mvhd", b"tkhd"])
 @pytest.mark.parametrize("field", [0, 1, 2**31, 2**32 - 1])
 def test_a_duration_that_lies_in_an_mp4_changes_no_frame(box: bytes, field: int, tmp_path: Path) -> None:
@@ -382,7 +404,9 @@ def test_an_mp4_cut_before_its_index_is_undecodable_and_says_why(tmp_path: Path)
         decode(mp4[: mp4.index(b"moov") - 4])
 
 
-@pytest.mark.parametrize(("name", "muxing"), [("clip.mp4", {"movflags": "faststart"}), ("clip.mkv", {}), ("clip.avi", {})])
+@pytest.mark.parametrize(
+    ("name", "muxing"), [("clip.mp4", {"movflags": "faststart"}), ("clip.mkv", {}), ("clip.avi", {})]
+)
 def test_a_file_that_is_cut_short_is_reported_incomplete(name: str, muxing: dict[str, str], tmp_path: Path) -> None:
     whole = write_clip(tmp_path / name, num_frames=60, height=256, width=256, codec="mpeg4", muxing=muxing).read_bytes()
     frames, report = decode(whole[: len(whole) * 2 // 3])
@@ -408,12 +432,9 @@ def test_any_damage_ends_in_frames_or_in_a_typed_error(name: str, codec: str, da
     for offset in data.draw(st.lists(st.integers(0, len(clip) - 1), max_size=4)):
         clip = overwrite(clip, offset, bytes([data.draw(st.integers(0, 255))]))
     clip = clip[: data.draw(st.integers(len(clip) // 2, len(clip)))]
-    try:
+    with contextlib.suppress(VideoError):
         _, report = decode(clip)
-    except VideoError as error:
-        assert str(error)
-    else:
-        assert 0 < report.frames_decoded <= 20
+        assert report.frames_decoded > 0
 
 
 # Nothing is left behind

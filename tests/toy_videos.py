@@ -78,6 +78,7 @@ def write_frames(
     """A clip of the given frames [H, W, 3] at the given times (kept to 1 ms by H.264, else to the rate)."""
     with av.open(str(path), "w", options=muxing or {}) as container:
         stream = container.add_stream(codec, rate=frames_per_second)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = {"mjpeg": "yuvj420p", "magicyuv": "gbrp"}.get(codec, "yuv420p")
         if codec == "libx264":

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ClipScores:
-    """What a model says of one clip: probabilities of the actions, and of every frame's labels; None without that head."""
+    """Probabilities of one clip's actions, and of every frame's labels; None without that head."""
 
     action_A: Floats | None
     frame_TL: Floats | None

@@ -1,4 +1,4 @@
-"""The training loop: features and targets in, a trained sequence model out. Knows nothing of clips or of files but its own.
+"""The training loop: features and targets in, a trained sequence model out. Knows nothing of clips.
 
     epoch:  shuffle -> batch -> masked losses of both heads -> clip gradients -> AdamW -> cosine
             validate -> keep the best -> save everything -> stop when it no longer gets better
@@ -10,6 +10,7 @@ Shape letters: B clips, T frames, D feature size.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,6 +86,18 @@ def fit(
         run_file: where the run is saved after every epoch and found again after a kill; None keeps nothing.
         on_epoch: told after every epoch.
     """
+    with _one_thread():
+        return _fit(train, validation, config, settings, run_file, on_epoch)
+
+
+def _fit(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    config: ModelConfig,
+    settings: FitConfig,
+    run_file: Path | None,
+    on_epoch: Callable[[Epoch], None],
+) -> Fitted:
     torch.manual_seed(settings.seed)
     model = SequenceModel(config, feature_size=train[0].feature_TD.shape[1])
     run = _Run(model, settings, steps_an_epoch=math.ceil(len(train) / settings.batch_size))
@@ -99,6 +112,17 @@ def fit(
         on_epoch(Epoch(run.epoch, train_loss, validation_loss, run.best_epoch, gradient_norm))
     model.load_state_dict(run.best_weights)
     return Fitted(model.eval(), run.best_epoch)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The models are small: more threads cost more than they bring, and one gives the same sums on every machine."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 class _Run:
@@ -133,9 +157,8 @@ class _Run:
             losses.append(loss.item())
         mean_loss = sum(losses) / len(losses)
         if not math.isfinite(mean_loss):
-            raise OptionError(
-                f"the loss is {mean_loss} after epoch {self.epoch + 1}: lower learning_rate ({self.settings.learning_rate})"
-            )
+            rate = self.settings.learning_rate
+            raise OptionError(f"the loss is {mean_loss} in epoch {self.epoch + 1}: lower learning_rate ({rate:g})")
         return mean_loss, sum(norms) / len(norms)
 
     def finish_epoch(self, validation_loss: float) -> None:

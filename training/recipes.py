@@ -1,4 +1,4 @@
-"""Training runs by name: each is a function that returns a full configuration. Knows nothing of how it is carried out."""
+"""Training runs by name: each is a function that returns a full configuration. Knows not how it is run."""
 
 from typing import Annotated, Literal
 

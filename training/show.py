@@ -1,4 +1,4 @@
-"""What a person sees while a model is trained or evaluated: progress, warnings, tables. Knows nothing of how it is done."""
+"""What a person sees of training: progress, warnings, tables. Knows nothing of how it is done."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

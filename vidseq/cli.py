@@ -162,12 +162,12 @@ def serve(
     model: ModelFolder,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option(min=1, help="How many copies of the model answer.")] = 1,
+    device: Device = "cpu",
 ) -> None:
     """Serve a model over HTTP on this machine until interrupted."""
     from serving.launch import serve as run
 
-    run(model, host=host, port=port, num_replicas=replicas)
+    run(model, host=host, port=port, device=device)
 
 
 @app.command()
@@ -180,9 +180,11 @@ def score(
     workers: Annotated[int | None, typer.Option(min=1, help="Parallel workers; as many as fit by default.")] = None,
 ) -> None:
     """Label many clips: one row for every input, failures included."""
+    from rich.console import Console
+
     from serving.batch import score as run
 
-    summary = run(model, inputs, out, frames=frames, num_workers=workers)
+    summary = run(model, inputs, out, console=Console(stderr=True), frames=frames, num_workers=workers)
     if strict and summary.num_failed:
         raise typer.Exit(1)
 

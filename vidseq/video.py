@@ -86,10 +86,10 @@ class Reader:
     UnsupportedCodec, TooManyPixels, all before the first frame is decoded.
     """
 
-    def __init__(self, source: Source, *, picture: Picture, limits: Limits | None = None) -> None:
+    def __init__(self, source: Source, *, picture: Picture, limits: Limits = Limits()) -> None:
         self._source = source
         self._picture = picture
-        self._limits = Limits() if limits is None else limits
+        self._limits = limits
         self._fd = -1
         self._decoder: Decoder | None = None
 
@@ -211,17 +211,14 @@ class Decoder:
     """
 
     def __init__(self, fd: int) -> None:
-        """Reads the header; see `opened`. Sets FFmpeg's allow-lists in this process's environment."""
+        """Reads the header; see `opened`. For this process, sets FFmpeg's allow-lists and silences OpenCV's log."""
         if os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") != CAPTURE_OPTIONS:  # not each time: setenv races getenv
             os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: what is wrong, errors and the report say
-        log_level = cv2.utils.logging.getLogLevel()
+        # What is wrong with a file is said by errors and by the report, not on somebody's terminal.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
-            # More threads cost a fifth more CPU time; many clips at once are what fills a machine.
-            self._capture = cv2.VideoCapture(f"/proc/self/fd/{fd}", cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        finally:
-            cv2.utils.logging.setLogLevel(log_level)
+        # More threads cost a fifth more CPU time; many clips at once are what fills a machine.
+        self._capture = cv2.VideoCapture(f"/proc/self/fd/{fd}", cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         self.opened = self._capture.isOpened()
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright, and width and height as displayed
 

@@ -1,0 +1,119 @@
+"""From scores to words: what the labels, the ranks and the segments of an answer are."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.toy_models import ACTIONS, FRAMES, toy_config
+from vidseq.answers import Collected, moments, ranked
+from vidseq.config import ModelConfig, Sampling
+from vidseq.engine import Done
+from vidseq.model import Scores
+from vidseq.sampling import Clip
+from vidseq.schemas import ModelInfo, Prediction, VideoReport
+from vidseq.state import State
+
+INFO = ModelInfo(name="toy", version="1", sha256="0" * 64, action_labels=ACTIONS, frame_labels=FRAMES)
+REPORT = VideoReport(
+    width=32,
+    height=32,
+    codec="h264",
+    container="mp4",
+    duration_seconds=1.0,
+    frames_declared=8,
+    frames_decoded=8,
+    complete=True,
+)
+
+
+def scores_of(labels: list[int], *, action: int) -> Scores:
+    """Frame scores that name these labels, one a frame, and an action score that grows with time."""
+    frame_BTL = 4.0 * torch.nn.functional.one_hot(torch.tensor([labels]), len(FRAMES))
+    action_BTA = torch.zeros(1, len(labels), len(ACTIONS))
+    action_BTA[0, :, action] = torch.arange(1.0, len(labels) + 1)
+    return Scores(action_BTA, frame_BTL)
+
+
+def done(scores: Scores) -> Done:
+    return Done(scores, State(), queued_ms=1.0, encode_ms=2.0, recur_ms=3.0)
+
+
+def clip_at(seconds: list[float]) -> Clip:
+    return Clip(np.zeros((len(seconds), 32, 32, 3), dtype=np.uint8), np.array(seconds), 1)
+
+
+def answer(labels: list[int], *, config: ModelConfig, top_k: int = 5) -> Prediction:
+    """What is said of a video of two chunks, 8 frames a second."""
+    collected, half = Collected(), len(labels) // 2
+    for first, part in ((0, labels[:half]), (half, labels[half:])):
+        clip = clip_at([(first + index) / 8 for index in range(len(part))])
+        collected.add(clip, done(scores_of(part, action=1)))
+    return collected.prediction(report=REPORT, info=INFO, config=config, top_k=top_k)
+
+
+def test_labels_are_ranked_by_score_and_equals_stay_in_order() -> None:
+    scores = np.array([0.2, 0.3, 0.2, 0.3], dtype=np.float32)
+    assert [scored.label for scored in ranked(("a", "b", "c", "d"), scores)] == ["b", "d", "a", "c"]
+
+
+def test_every_frame_has_its_best_label_at_its_own_time() -> None:
+    prediction = answer([0, 1, 1, 2], config=toy_config())
+    assert [frame.label for frame in prediction.frames] == ["still", "moving", "moving", "gone"]
+    assert [frame.seconds for frame in prediction.frames] == [0, 1 / 8, 2 / 8, 3 / 8]
+
+
+def test_the_action_is_what_was_said_after_the_last_frame() -> None:
+    prediction = answer([0, 1, 1, 2], config=toy_config())
+    expected = float(torch.tensor([0.0, 2.0, 0.0]).softmax(0)[1])
+    assert prediction.action == prediction.top[0]
+    assert prediction.action.label == ACTIONS[1]
+    assert prediction.action.score == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("top_k", "num_named"), [(1, 1), (2, 2), (3, 3), (100, 3)])
+def test_no_more_actions_are_named_than_asked_for_or_known(top_k: int, num_named: int) -> None:
+    prediction = answer([0, 1], config=toy_config(), top_k=top_k)
+    assert len(prediction.top) == num_named
+    assert [scored.score for scored in prediction.top] == sorted((s.score for s in prediction.top), reverse=True)
+
+
+def test_background_makes_no_segment() -> None:
+    prediction = answer([0, 1, 1, 0, 2, 0], config=toy_config())
+    found = [(segment.label, segment.start_seconds, segment.end_seconds) for segment in prediction.segments]
+    assert found == [("moving", 1 / 8, 3 / 8), ("gone", 4 / 8, 5 / 8)]
+
+
+def test_a_segment_that_is_open_at_the_end_lasts_one_sampling_period_beyond_the_last_frame() -> None:
+    (segment,) = answer([0, 0, 1, 1], config=toy_config()).segments
+    assert (segment.start_seconds, segment.end_seconds) == (2 / 8, 4 / 8)
+
+
+def test_where_every_frame_is_taken_the_last_lasts_as_long_as_the_one_before() -> None:
+    config = toy_config(sampling=Sampling(frames_per_second="native"))
+    collected = Collected()
+    collected.add(clip_at([0.0, 0.1, 0.35]), done(scores_of([1, 1, 1], action=0)))
+    (segment,) = collected.prediction(report=REPORT, info=INFO, config=config, top_k=1).segments
+    assert segment.end_seconds == pytest.approx(0.6)
+
+
+def test_the_milliseconds_of_all_chunks_are_added_up() -> None:
+    timings = answer([0, 1, 1, 2], config=toy_config()).timings
+    assert (timings.queued_ms, timings.encode_ms, timings.recur_ms) == (2.0, 4.0, 6.0)
+
+
+def test_a_model_without_frame_labels_says_nothing_of_frames() -> None:
+    info = INFO.model_copy(update={"frame_labels": ()})
+    scores = Scores(scores_of([0, 1], action=2).action_logits_BTA, None)
+    (first, last) = moments(clip_at([0.0, 0.125]), scores, info)
+    assert first.frame is None and last.frame is None
+    assert first.action.label == ACTIONS[2] and last.action.score > first.action.score
+
+
+def test_a_model_without_actions_says_nothing_of_the_action() -> None:
+    config = toy_config(action_labels=())
+    collected = Collected()
+    scores = Scores(None, scores_of([1, 1], action=0).frame_logits_BTL)
+    collected.add(clip_at([0.0, 0.125]), done(scores))
+    prediction = collected.prediction(report=REPORT, info=INFO, config=config, top_k=5)
+    assert prediction.action is None and prediction.top == ()
+    assert [frame.label for frame in prediction.frames] == ["moving", "moving"]
