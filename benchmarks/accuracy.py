@@ -79,11 +79,12 @@ def _row(
     clip_f1 = np.mean([e.clips.macro_f1 for e in evaluations if e.clips])
     frames = [e.frames for e in evaluations if e.frames]
     frame_cells = (
-        f"{np.mean([f.accuracy for f in frames]):.3f} | {np.mean([f.macro_f1 for f in frames]):.3f}" if frames else "- | -"
+        f"{np.mean([f.accuracy for f in frames]):.3f} | {np.mean([f.macro_f1 for f in frames]):.3f}"
+        if frames
+        else "- | -"
     )
-    return (
-        f"| {cell} | {_interval(right[cell], groups)} | {_interval(difference, groups)} | {clip_f1:.3f} | {frame_cells} |"
-    )
+    cells = (cell, _interval(right[cell], groups), _interval(difference, groups), f"{clip_f1:.3f}", frame_cells)
+    return f"| {' | '.join(cells)} |"
 
 
 def _interval(values_N: NDArray[np.float64], groups: Sequence[str]) -> str:

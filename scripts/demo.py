@@ -1,4 +1,4 @@
-"""The whole path as a person would walk it: clips -> train -> serve -> ask -> labels over time. Knows only public doors.
+"""The whole path as a person walks it: clips -> train -> serve -> ask -> labels over time. Knows public doors only.
 
 Run by `make demo`; `make demo CLIPS=folder` takes a person's own clips (see `vidseq train --help` for their form).
 """

@@ -101,8 +101,8 @@ def test_frames_are_labelled_from_the_start_up_to_but_without_the_end(classifier
 
 def test_what_came_before_an_interval_is_not_remembered(classifier: Classifier, tmp_path: Path) -> None:
     """The same pictures alone, in a clip of their own, say the same."""
-    whole = write_clip(tmp_path / "whole.avi", num_frames=100, codec="mjpeg")
-    alone = write_clip(tmp_path / "alone.avi", num_frames=40, first_number=60, codec="mjpeg")
+    whole = write_clip(tmp_path / "whole.mkv", num_frames=100, codec="mjpeg")
+    alone = write_clip(tmp_path / "alone.mkv", num_frames=40, first_number=60, codec="mjpeg")
     of_interval, of_alone = classifier.classify(whole, start_seconds=6.0), classifier.classify(alone)
     scores = [[scored.score for scored in (*p.top, *p.frames)] for p in (of_interval, of_alone)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)

@@ -1,5 +1,7 @@
 """The automaton: hysteresis, merged gaps, minimum duration, and a fold that equals its steps."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,7 +65,7 @@ def test_segments_are_in_order_apart_and_long_enough(scores: list[list[float]]) 
         [(i / 10, [s / sum(row) for s in row]) for i, row in enumerate(scores)], end_seconds=len(scores) / 10
     )
     assert all(s.end_seconds - s.start_seconds >= 0.3 and s.label != "rest" for s in found)
-    assert all(left.end_seconds <= right.start_seconds for left, right in zip(found, found[1:], strict=False))
+    assert all(left.end_seconds <= right.start_seconds for left, right in pairwise(found))
 
 
 @given(SCORES)

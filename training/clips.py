@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from training.fit import IGNORED
 from vidseq.errors import DatasetError
+from vidseq.pictures import picture_paths
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"})
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _from_folders(folder: Path) -> Iterator[LabelledClip]:
     """One folder per class; above them, perhaps, one per split."""
     splits = {child.name: child for child in _folders(folder) if child.name in SPLITS}
     if "train" in splits and not any(_clip_paths(child) for child in splits.values()):
-        roots = [(SPLITS[name], child) for name, child in splits.items()]
+        roots: list[tuple[str | None, Path]] = [(SPLITS[name], child) for name, child in splits.items()]
     else:
         roots = [(None, folder)]
     for split, root in roots:
@@ -237,7 +237,7 @@ def _clip_paths(folder: Path) -> list[Path]:
 
 
 def _is_pictures(path: Path) -> bool:
-    return path.is_dir() and any(child.suffix.lower() in PICTURE_SUFFIXES for child in path.iterdir())
+    return path.is_dir() and bool(picture_paths(path))
 
 
 def _warnings(clips: Sequence[LabelledClip]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ Shape letters: T sampled frames, D feature size.
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from safetensors.numpy import save as save_arrays
 from vidseq.config import Limits, ModelConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError
-from vidseq.sampling import sample
+from vidseq.pictures import PictureReader, picture_paths
+from vidseq.sampling import FrameSource, sample
 from vidseq.video import Reader
 
 
@@ -85,12 +87,17 @@ class FeatureExtractor:
         feature_chunks: list[NDArray[np.float32]] = []
         seconds_chunks: list[NDArray[np.float64]] = []
         device = self._encoder.pixel_mean.device
-        with Reader(path, picture=self._config.picture, limits=self._limits) as reader:
+        with self._open(path) as reader:
             for clip in sample(reader, self._config.sampling):
                 feature_TD = self._encoder(torch.from_numpy(clip.pixels_THWC).to(device))
                 feature_chunks.append(feature_TD.cpu().numpy())
                 seconds_chunks.append(clip.seconds_T)
         return ClipFeatures(np.concatenate(feature_chunks), np.concatenate(seconds_chunks))
+
+    def _open(self, path: Path) -> AbstractContextManager[FrameSource]:
+        if path.is_dir():
+            return nullcontext(PictureReader(path, picture=self._config.picture, limits=self._limits))
+        return Reader(path, picture=self._config.picture, limits=self._limits)
 
 
 def extract_all(
@@ -107,7 +114,7 @@ def extract_all(
 
 def _content(path: Path) -> bytes:
     """The hash of a clip's bytes; of names and bytes where the clip is a folder of frames."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = picture_paths(path) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() if path.is_dir() else b"")

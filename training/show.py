@@ -36,6 +36,7 @@ class Show:
         with Progress(*columns, console=self.errors) as bar:
             handle = bar.add_task(task, total=total, state="")
             yield lambda state: bar.update(handle, advance=1, state=state)
+            bar.update(handle, completed=total)  # a run may stop early
 
     def evaluation(self, evaluation: Evaluation, *, title: str) -> None:
         """Two tables, model above baseline, and the confusion of the clips."""

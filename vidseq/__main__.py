@@ -20,9 +20,9 @@ _EXTRAS = {
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 done with failures that `--strict` counts, 2 a mistake in what was asked, 130 interrupted."""
+    """Exit codes: 0 done, 1 done but some clips failed (`--strict`), 2 a mistake in what was asked, 130 interrupted."""
     try:
-        from vidseq.cli import app  # noqa: PLC0415  the SDK alone has no typer: say so in a sentence
+        from vidseq.cli import app  # the SDK alone has no typer: that is a sentence too, so inside the try
 
         app()
     except VidseqError as error:

@@ -13,7 +13,6 @@ The SHA-256 of manifest.json is the model's identity. Nothing is ever unpickled.
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from vidseq.answers import Collected, moments
 from vidseq.checkpoint import Checkpoint, load_checkpoint
 from vidseq.config import Limits, ModelConfig, Sampling
+from vidseq.container import Source
 from vidseq.engine import Compute, Done, Work, direct
 from vidseq.errors import OfflineOnly, OptionError
 from vidseq.sampling import Clip, sample
 from vidseq.schemas import ModelInfo, Moment, Prediction
-from vidseq.container import Source
 from vidseq.video import Reader
 
 

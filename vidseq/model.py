@@ -23,7 +23,7 @@ from vidseq.state import State
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Logits of B streams over T frames, None where there is no head; the action at [:, t] is the answer after frame t."""
+    """Logits of B streams over T frames, None without that head; the action at [:, t] is the answer after frame t."""
 
     action_logits_BTA: Tensor | None
     frame_logits_BTL: Tensor | None

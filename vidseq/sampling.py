@@ -8,8 +8,9 @@ Shape letters: T sampled frames, H height, W width, C channels (red, green, blue
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,16 @@ import numpy.typing as npt
 from vidseq import schemas
 from vidseq.config import Sampling
 from vidseq.errors import NothingSampled
-from vidseq.video import Frame, Reader, Verdict
+from vidseq.video import Frame, Verdict
 
 # A frame counts as on time when it is this much early: Matroska rounds timestamps to a millisecond.
 EARLY_SECONDS = 0.002
+
+
+class FrameSource(Protocol):
+    """Whatever can be asked for frames: a video's Reader, a folder's PictureReader."""
+
+    def frames(self, want: Callable[[float], Verdict]) -> Iterator[Frame]: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def is_past(seconds: float, sampling: Sampling) -> bool:
     return sampling.end_seconds is not None and seconds + EARLY_SECONDS >= sampling.end_seconds
 
 
-def sample(reader: Reader, sampling: Sampling, *, chunk_frames: int = 16) -> Iterator[Clip]:
+def sample(reader: FrameSource, sampling: Sampling, *, chunk_frames: int = 16) -> Iterator[Clip]:
     """The sampled frames of a whole video, in order, in clips of at most `chunk_frames`.
 
     With `sampling.max_frames` it is offline: nothing comes before the video has ended, and at most that many frames
@@ -121,7 +128,7 @@ class _Ticker:
         return Verdict.TAKE if sampled else Verdict.SKIP
 
 
-def _as_they_come(reader: Reader, ticker: _Ticker, chunk_frames: int) -> Iterator[Clip]:
+def _as_they_come(reader: FrameSource, ticker: _Ticker, chunk_frames: int) -> Iterator[Clip]:
     held: list[Frame] = []
     for frame in reader.frames(ticker):
         held.append(frame)
@@ -132,7 +139,7 @@ def _as_they_come(reader: Reader, ticker: _Ticker, chunk_frames: int) -> Iterato
         yield _clip(held)
 
 
-def _thinned(reader: Reader, ticker: _Ticker, max_frames: int, chunk_frames: int) -> Iterator[Clip]:
+def _thinned(reader: FrameSource, ticker: _Ticker, max_frames: int, chunk_frames: int) -> Iterator[Clip]:
     """Each stride-th sampled frame, for the least power of two that leaves at most `max_frames`.
 
     max_frames 4: holds 0 1 2 3, then 4 comes: 0 2 4 and stride 2, 0 2 4 6, then 8 comes: 0 4 8 and stride 4, ...

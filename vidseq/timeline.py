@@ -44,7 +44,7 @@ def draw(prediction: Prediction, path: Path, *, title: str) -> None:
         raise OptionError(f"{path.name} is not a .png, .svg or .pdf")
     if not path.parent.is_dir():
         raise OptionError(f"there is no folder {path.parent}")
-    from matplotlib.figure import Figure  # noqa: PLC0415  a second of import that only pictures need
+    from matplotlib.figure import Figure  # a second of import that only pictures need
 
     labels = _labels(prediction)
     figure = Figure(figsize=(9, 1.6 + 0.45 * len(labels)), layout="constrained")
