@@ -20,7 +20,7 @@ from vidseq.encoder import Encoder, load_default_weights
 
 
 def main() -> None:
-    folder = read_clips(Path(sys.argv[1]), group_by=None, background=None)
+    folder = read_clips(Path(sys.argv[1]))
     clips = tuple(islice(folder.clips, 200))
     config, settings = default(
         Options(epochs=20, patience_epochs=20),

@@ -50,7 +50,7 @@ def demo(out: Path, *, clips: Path | None) -> None:
     run("train", str(clips), "--out", str(model), *group_by)
     step(f"serving: vidseq serve {model}")
     with service(model) as url, Client(url) as client:
-        clip = read_clips(clips, group_by=None, background=None).clips[0]
+        clip = read_clips(clips).clips[0]
         step(f"asking through the SDK: Client({url!r}).classify({clip.path.name!r})   (its label is {clip.label!r})")
         prediction = client.classify(clip.path)
         show(prediction, title=clip.path.name)

@@ -1,9 +1,10 @@
 """What goes around Ray Serve's own proxy: its plain-text errors become problems, its request ids safe. Knows no routes.
 
-When no replica can answer, the proxy does it alone, in plain text: 408, 500, 503. It takes this layer from
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:layers in the environment of Ray's nodes.
+When no replica can answer, or one has died while it did, the proxy answers by itself, in plain text. It takes this layer
+from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:layers in the environment of Ray's nodes.
 """
 
+import logging
 import uuid
 
 from starlette.datastructures import MutableHeaders
@@ -13,12 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import problems
 from serving.envelope import SAFE_REQUEST_ID
 
+logger = logging.getLogger(__name__)
+
 SERVES_OWN = "/-/"  # /-/healthz, which load balancers ask
 RETRY_AFTER_SECONDS = "1"
-DETAILS = {
-    404: "Nothing is deployed here yet.",
-    408: "There was no answer within the time that the service allows.",
-    503: "No replica of the service can take the request now.",
+# What Serve answers -> what we do. Its 500 is a replica that has gone: our own mistakes are problems when they get here.
+ANSWERS = {
+    404: (404, "Nothing is deployed here yet."),
+    408: (504, "There was no answer within the time that the service allows."),
+    500: (503, "The replica that was to answer has gone."),
+    503: (503, "No replica of the service can take the request now."),
 }
 
 
@@ -41,28 +46,33 @@ class Front:
         asked = headers.get("x-request-id", "")
         request_id = asked if SAFE_REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         headers["X-Request-ID"] = request_id  # Serve writes it into its logs as it is
-        plain_status: int | None = None
+        started, plain_status = False, 0
 
         async def relay(message: Message) -> None:
-            nonlocal plain_status
+            nonlocal started, plain_status
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id  # once: the proxy appends one to the replica's
                 if message["status"] >= 400 and headers.get("content-type") != problems.MEDIA_TYPE:
                     plain_status = message["status"]
-            if plain_status is None:
+            if not plain_status:
+                started = True
                 await send(message)
-            elif message["type"] == "http.response.body" and not message.get("more_body", False):
-                await _as_problem(plain_status, request_id)(scope, receive, send)
 
-        await self.app(scope, receive, relay)
+        try:
+            await self.app(scope, receive, relay)
+        except Exception:
+            if started:
+                raise  # the server cuts the connection: half an answer must not look like a whole one
+            logger.exception("request %s: Serve's proxy failed", request_id)
+            plain_status = 500
+        if plain_status:
+            await _as_problem(plain_status, request_id)(scope, receive, send)
 
 
-def _as_problem(status: int, request_id: str) -> ASGIApp:
-    if status in DETAILS:
-        problem = problems.of_status(status, DETAILS[status], request_id)
-    else:
-        problem = problems.of_crash(request_id)
+def _as_problem(plain_status: int, request_id: str) -> ASGIApp:
+    status, detail = ANSWERS.get(plain_status, (plain_status, "Ray Serve says no more."))
+    problem = problems.of_status(status, detail, request_id)
     headers = {"X-Request-ID": request_id}
     if problem.retryable:
         headers["Retry-After"] = RETRY_AFTER_SECONDS

@@ -48,8 +48,8 @@ def serve(
     assert "ray" not in sys.modules, "Ray reads its environment when it is imported"
     refuse_taken(host, port)
     folder = Path(model).resolve()
-    os.environ.update(_ray_environment())
     with _signals_put_back(), _scratch_folder() as scratch, none_left_over():
+        os.environ.update(_environment(scratch))
         outcome = begin_check(folder, device=device)
         from serving import app  # reads the environment above, and takes a while as the child does
 
@@ -125,9 +125,10 @@ def _get_status(host: str, port: int, path: str) -> int | str:
         connection.close()
 
 
-def _ray_environment() -> dict[str, str]:
-    """What Ray's processes are told; it is read when `ray` is imported."""
+def _environment(scratch: str) -> dict[str, str]:
+    """What all processes are told. Ray reads its part as it is imported."""
     return {
+        "TMPDIR": scratch,  # torch makes a folder there as it is imported
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else every process of this machine could run code here
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's

@@ -26,7 +26,7 @@ from vidseq.config import Limits
 from vidseq.engine import Engine
 from vidseq.schemas import ModelInfo
 
-_WORKER_BYTES = 2**30  # a worker: torch, the model, a clip that is being decoded
+_WORKER_BYTES = 1.5 * 2**30  # torch, efficientnet-lite0 and a clip that is being decoded: benchmarks/batch.py
 _MAX_CLIPS_AT_ONCE = 16  # decoded by the threads of a worker that has a GPU
 _MAX_BLOCKS = 4096  # Ray's driver spends milliseconds on a block: a small job has one a clip, a large one has this many
 _SILENCE_SECONDS = 12 * 3600.0  # without a row from anyone; a clip may be six hours long, and take longer
@@ -131,7 +131,8 @@ def _run(clips: list[Row], job: Job, attempt: _Attempt) -> Iterator[pa.Table]:
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1
+    context.max_errored_blocks = -1  # of dead workers: errors are rows
+    context.max_consecutive_actor_init_deaths = 2  # of too little memory, say; each is replaced
     context.execution_no_progress_timeout_s = _SILENCE_SECONDS
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a dead worker is told by the rows
     with ray.data.DataContext.current(context), warnings.catch_warnings():

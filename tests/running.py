@@ -86,7 +86,7 @@ def stop(service: Service) -> None:
             os.kill(pid, signal.SIGKILL)
     assert not left, f"{len(left)} processes were left over: {service.said()}"
     assert status(service.port, "/livez") is None
-    assert not [str(path) for path in service.scratch.rglob("*")], service.said()
+    assert [str(path) for path in service.scratch.rglob("*")] == [], service.said()
 
 
 def status(port: int, path: str) -> int | None:

@@ -1,28 +1,29 @@
 """A folder of labelled clips, read and checked. Knows nothing of pixels: what cannot be decoded shows later.
 
-    clips.csv       path, label, any group column, split         or   CLIPS/LABEL/clip.mp4
-    segments.csv    path, start_seconds, end_seconds, label      or   CLIPS/train/LABEL/clip.mp4, CLIPS/val/LABEL/...
+    clips.csv       path,label[,split][,any group column]       or      LABEL/clip.mp4
+    segments.csv    path,start_seconds,end_seconds,label        or      {train,val,test}/LABEL/clip.mp4
 
-A folder of pictures counts as a clip. All mistakes are reported together, each with its file and line.
+segments.csv may lie beside each of these forms. A folder of pictures counts as a clip. All mistakes are told together,
+each with its file and line.
 
 Shape letters: T sampled frames.
 """
 
-import csv
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training import checks
+from training.checks import Findings, Mistake
 from training.fit import IGNORED
 from vidseq.errors import DatasetError
 from vidseq.pictures import picture_paths
 
+CLIPS_CSV, SEGMENTS_CSV = "clips.csv", "segments.csv"
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"})
 
@@ -38,7 +39,10 @@ class LabelledSegment:
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """One clip. `label` is its action, None where only its frames are labelled; `segments` are in order, apart."""
+    """One clip. `label` is its action, None where only its frames are labelled; `segments` are in order, apart.
+
+    Clips of one `group` (a recording, a person) belong on one side of any split.
+    """
 
     path: Path
     label: str | None
@@ -59,191 +63,238 @@ class ClipFolder:
     warnings: tuple[str, ...]
 
 
-def read_clips(folder: Path, *, group_by: str | None = None, background: str | None = None) -> ClipFolder:
-    """Read a folder in any of the forms above.
+def read_clips(
+    folder: Path,
+    *,
+    group_by: str | None = None,
+    background: str | None = None,
+    known_action_labels: Collection[str] | None = None,
+    known_frame_labels: Collection[str] | None = None,
+) -> ClipFolder:
+    """Read a folder in any of the forms above. No clip is opened.
 
     Args:
         group_by: a column of clips.csv; clips that share its value never lie on both sides of a split.
         background: the frame label of nothing in particular. Time between segments is given it as well; without one
             that time has no label.
+        known_action_labels, known_frame_labels: if given (those of a model), any other label is a mistake.
 
     Raises:
-        DatasetError: every mistake in it.
+        DatasetError: every mistake in it, as `file:line: what is wrong`.
     """
     if not folder.is_dir():
         raise DatasetError([f"{folder}: there is no such folder"])
-    problems: list[str] = []
-    if (folder / "clips.csv").is_file():
-        clips = _from_table(folder, group_by, problems)
-        clips = _with_segments(folder, clips, problems)
+    findings = Findings()
+    if (folder / CLIPS_CSV).exists():
+        listing = _read_clips_csv(folder, findings, group_by=group_by, known_labels=known_action_labels)
     else:
+        listing = _walk_class_folders(folder, findings, known_labels=known_action_labels)
         if group_by is not None:
-            problems.append(f"{folder}: --group-by {group_by} needs a clips.csv with that column")
-        clips = list(_from_folders(folder))
-    if not clips and not problems:
-        problems.append(f"{folder}: there are no clips, neither in a clips.csv nor in one folder per class")
-    frame_labels = sorted({segment.label for clip in clips for segment in clip.segments})
-    if background is not None and not frame_labels:
-        problems.append(f"{folder}: a background needs frame labels, and there is no segments.csv")
-    if problems:
-        raise DatasetError(problems)
-    if background is not None and background not in frame_labels:
-        frame_labels = sorted([*frame_labels, background])
+            findings.problems.append(f"{folder}: grouping by {group_by!r} needs a {CLIPS_CSV} with that column")
+    segments: dict[Path, tuple[LabelledSegment, ...]] = {}
+    if (folder / SEGMENTS_CSV).exists():
+        segments = _read_segments_csv(folder, findings, listing=listing, known_labels=known_frame_labels)
+    clips = tuple(replace(clip, segments=segments.get(key, ())) for key, (_, clip) in listing.items())
+    frame_labels = {segment.label for clip in clips for segment in clip.segments}
+    if background is not None:
+        findings.ask(f"background {background!r}", _check_background, background, frame_labels, known_frame_labels)
+        frame_labels.add(background)
+    if not findings.problems:  # else what is missed here may be what could not be read
+        for key, (where, clip) in listing.items():
+            if clip.label is None and key not in segments:
+                findings.problems.append(f"{where}: the clip has neither a label nor a segment")
+    if findings.problems:
+        raise DatasetError(findings.problems)
     return ClipFolder(
         root=folder,
-        clips=tuple(clips),
+        clips=clips,
         action_labels=tuple(sorted({clip.label for clip in clips if clip.label is not None})),
-        frame_labels=tuple(frame_labels),
+        frame_labels=tuple(sorted(frame_labels)),
         background=background,
-        warnings=_warnings(clips),
+        warnings=(*findings.warnings, *_doubts(clips)),
     )
 
 
 def frame_targets(
     clip: LabelledClip, seconds_T: NDArray[np.float64], frame_labels: Sequence[str], background: str | None
 ) -> NDArray[np.int64]:
-    """The index of each sampled frame's label, int64[T]; `IGNORED` where it has none."""
-    unlabelled = frame_labels.index(background) if background is not None and clip.segments else IGNORED
-    target_T = np.full(len(seconds_T), unlabelled, dtype=np.int64)
+    """The index of each sampled frame's label, int64[T]; `IGNORED` where it has none.
+
+    A clip without any segment was not marked at all: its frames are no background.
+    """
+    unmarked = IGNORED if background is None or not clip.segments else frame_labels.index(background)
+    target_T = np.full(len(seconds_T), unmarked, dtype=np.int64)
     for segment in clip.segments:
-        inside_T = (seconds_T >= segment.start_seconds) & (seconds_T < segment.end_seconds)
-        target_T[inside_T] = frame_labels.index(segment.label) if segment.label in frame_labels else IGNORED
+        inside_T = (segment.start_seconds <= seconds_T) & (seconds_T < segment.end_seconds)
+        target_T[inside_T] = frame_labels.index(segment.label)
     return target_T
 
 
 def too_small_warnings(clips: Sequence[LabelledClip], num_folds: int) -> list[str]:
-    """A sentence for every class with fewer clips, or fewer groups, than folds."""
+    """A sentence for every class with fewer clips, or fewer groups, than folds; a train/val split counts as two."""
     warnings = []
-    for label in sorted({clip.label for clip in clips if clip.label is not None}):
-        members = [clip for clip in clips if clip.label == label]
-        groups = {clip.group or str(clip.path) for clip in members}
-        if len(groups) < num_folds:
-            kind = "groups" if any(clip.group for clip in members) else "clips"
-            warnings.append(f"{label!r} has only {len(groups)} {kind}: too few for {num_folds} folds")
+    labels = sorted({clip.label for clip in clips if clip.label is not None})
+    kind = "group(s)" if any(clip.group is not None for clip in clips) else "clip(s)"
+    for label in labels:
+        apart = {clip.group or str(clip.path) for clip in clips if clip.label == label}
+        if len(apart) < num_folds:
+            warnings.append(f"{label!r} has only {len(apart)} {kind}: too few for {num_folds} folds")
+    if len(labels) == 1:
+        warnings.append(f"all clips have the label {labels[0]!r}: there is nothing to tell apart")
     return warnings
 
 
-def _from_table(folder: Path, group_by: str | None, problems: list[str]) -> list[LabelledClip]:
-    wanted = ["path", "label", *([group_by] if group_by is not None else [])]
-    clips: list[LabelledClip] = []
-    seen: dict[Path, int] = {}
-    for line, row in _rows(folder / "clips.csv", wanted, problems):
-        where = f"clips.csv:{line}"
-        path = _inside(folder, row["path"], where, problems)
-        split = row.get("split") or None
-        if split is not None and split not in SPLITS:
-            problems.append(f"{where}: the split {split!r} is not one of {', '.join(SPLITS)}")
-        if path is None:
-            continue
-        if path in seen:
-            problems.append(f"{where}: {row['path']} is already on line {seen[path]}")
-        seen[path] = line
-        group = row[group_by] or None if group_by is not None else None
-        clips.append(LabelledClip(path, row["label"] or None, group, SPLITS.get(split or "")))
-    return clips
+_Listing = dict[Path, tuple[str, LabelledClip]]  # by resolved path: the place that names the clip, and the clip
 
 
-def _with_segments(folder: Path, clips: list[LabelledClip], problems: list[str]) -> list[LabelledClip]:
-    """The clips with the segments of segments.csv, if there is one."""
-    table = folder / "segments.csv"
-    if not table.is_file():
-        return clips
-    known = {clip.path for clip in clips}
-    found: dict[Path, list[tuple[int, LabelledSegment]]] = {}
-    for line, row in _rows(table, ["path", "start_seconds", "end_seconds", "label"], problems):
-        where = f"segments.csv:{line}"
-        segment = _segment(row, where, problems)
-        path = folder / row["path"]
-        if path not in known:
-            problems.append(f"{where}: {row['path']!r} is not in clips.csv")
-        elif segment is not None:
-            found.setdefault(path, []).append((line, segment))
-    for path, segments in found.items():
-        segments.sort(key=lambda item: item[1].start_seconds)
-        for (line, left), (other, right) in pairwise(segments):
-            if right.start_seconds < left.end_seconds:
-                problems.append(f"segments.csv:{other}: overlaps the segment on line {line} of {path.name}")
-    return [replace(clip, segments=tuple(s for _, s in found.get(clip.path, ()))) for clip in clips]
+def _read_clips_csv(
+    folder: Path, findings: Findings, *, group_by: str | None, known_labels: Collection[str] | None
+) -> _Listing:
+    listing: _Listing = {}
+    columns = ("path", "label") if group_by is None else ("path", "label", group_by)
+    for where, row in checks.read_table(folder / CLIPS_CSV, findings, columns=columns):
+        label = findings.ask(where, checks.check_label, row["label"], known_labels) if row["label"] else None
+        split = findings.ask(where, _check_split, row["split"]) if row.get("split") else None
+        group = findings.ask(where, checks.check_name, row[group_by], group_by) if group_by is not None else None
+        findings.ask(where, _add, listing, folder, where, LabelledClip(Path(row["path"]), label, group, split))
+    unsplit = [where for where, clip in listing.values() if clip.split is None]
+    if len(unsplit) < len(listing):
+        findings.problems += [f"{where}: no split is given, but other clips have one" for where in unsplit]
+    return listing
 
 
-def _segment(row: dict[str, str], where: str, problems: list[str]) -> LabelledSegment | None:
-    try:
-        start_seconds, end_seconds = float(row["start_seconds"]), float(row["end_seconds"])
-    except ValueError:
-        problems.append(f"{where}: start_seconds and end_seconds must be numbers")
-        return None
-    if not (math.isfinite(end_seconds) and 0 <= start_seconds < end_seconds):
-        problems.append(f"{where}: [{start_seconds:g}, {end_seconds:g}) is not an interval of time")
-        return None
-    if not row["label"]:
-        problems.append(f"{where}: the label is missing")
-        return None
-    return LabelledSegment(start_seconds, end_seconds, row["label"])
-
-
-def _rows(table: Path, wanted: Sequence[str], problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of every row that has all wanted columns; what is wrong goes to `problems`."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(text.splitlines(), strict=True)
-        missing = [column for column in wanted if column not in (reader.fieldnames or ())]
-        if missing:
-            problems.append(f"{table.name}:1: there is no column {', '.join(map(repr, missing))}")
-            return
-        for row in reader:
-            cells = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
-            if None in row or any(row[column] is None for column in wanted):
-                problems.append(f"{table.name}:{reader.line_num}: the number of cells is not that of the header")
+def _walk_class_folders(folder: Path, findings: Findings, *, known_labels: Collection[str] | None) -> _Listing:
+    listing: _Listing = {}
+    skipped: list[str] = []
+    class_folders = list(_class_folders(folder, findings))
+    for class_folder, split in class_folders:
+        num_listed = len(listing)
+        place = _shown(class_folder, folder)
+        label = findings.ask(place, checks.check_label, class_folder.name, known_labels)
+        for entry in findings.ask(place, checks.visible, class_folder) or ():
+            where = _shown(entry, folder)
+            if entry.suffix.lower() in VIDEO_SUFFIXES or entry.is_dir():
+                clip = LabelledClip(entry.relative_to(folder), label, group=None, split=split)
+                findings.ask(where, _add, listing, folder, where, clip)
             else:
-                yield reader.line_num, cells
-    except UnicodeDecodeError:
-        problems.append(f"{table.name}: is not UTF-8 text")
-    except csv.Error as error:
-        problems.append(f"{table.name}: is not CSV: {error}")
+                skipped.append(where)
+        if len(listing) == num_listed:
+            findings.problems.append(f"{place}: the class has no clips")
+    if not class_folders:
+        findings.problems.append(f"{folder}: there are no clips, neither in a {CLIPS_CSV} nor in one folder per class")
+    if skipped:
+        findings.warnings.append(f"{len(skipped)} file(s) skipped, no videos by their names: {', '.join(skipped[:3])}")
+    return listing
 
 
-def _inside(folder: Path, name: str, where: str, problems: list[str]) -> Path | None:
-    """The clip's path if it is a file, or a folder of pictures, inside `folder`."""
-    path = folder / name
-    if not name or not path.resolve().is_relative_to(folder.resolve()):
-        problems.append(f"{where}: {name!r} is not a path inside {folder}")
-        return None
-    if not path.is_file() and not _is_pictures(path):
-        problems.append(f"{where}: there is no clip {name}")
-        return None
-    return path
+def _class_folders(folder: Path, findings: Findings) -> Iterator[tuple[Path, str | None]]:
+    """(folder of a class, split): those in `folder`, or those one deeper where `train` is not a class but a split."""
+
+    def folders_in(parent: Path) -> list[Path]:
+        entries = findings.ask(_shown(parent, folder), checks.visible, parent) or ()
+        return [entry for entry in entries if entry.is_dir()]
+
+    children = folders_in(folder)
+    splits = [child for child in children if child.name in SPLITS]
+    are_splits = any(child.name == "train" for child in splits) or len(splits) == len(children)
+    if not are_splits or any(findings.ask(_shown(child, folder), _holds_clips, child) for child in splits):
+        yield from ((child, None) for child in children)
+        return
+    for child in children:
+        if child not in splits:
+            findings.warnings.append(f"{_shown(child, folder)}: skipped, because it is not a split")
+    for split in splits:
+        yield from ((child, SPLITS[split.name]) for child in folders_in(split))
 
 
-def _from_folders(folder: Path) -> Iterator[LabelledClip]:
-    """One folder per class; above them, perhaps, one per split."""
-    splits = {child.name: child for child in _folders(folder) if child.name in SPLITS}
-    if "train" in splits and not any(_clip_paths(child) for child in splits.values()):
-        roots: list[tuple[str | None, Path]] = [(SPLITS[name], child) for name, child in splits.items()]
-    else:
-        roots = [(None, folder)]
-    for split, root in roots:
-        for child in _folders(root):
-            for path in _clip_paths(child):
-                yield LabelledClip(path, child.name, None, split)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _clip_paths(folder: Path) -> list[Path]:
-    videos = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES]
-    return sorted(videos + [path for path in _folders(folder) if _is_pictures(path)])
+def _holds_clips(folder: Path) -> bool:
+    return any(entry.suffix.lower() in VIDEO_SUFFIXES or _is_pictures(entry) for entry in checks.visible(folder))
 
 
 def _is_pictures(path: Path) -> bool:
-    return path.is_dir() and bool(picture_paths(path))
+    try:
+        return path.is_dir() and bool(picture_paths(path))
+    except OSError as error:
+        raise Mistake(f"{path.name!r} cannot be read: {error.strerror}") from error
 
 
-def _warnings(clips: Sequence[LabelledClip]) -> tuple[str, ...]:
-    counts = Counter(clip.label for clip in clips if clip.label is not None)
-    alone = sorted(label for label, count in counts.items() if count == 1)
-    warnings = [f"{label!r} has one clip only: it cannot be both learnt and tested" for label in alone]
-    if len(counts) == 1:
-        warnings.append(f"all clips have the label {next(iter(counts))!r}: there is nothing to tell apart")
-    return tuple(warnings)
+def _add(listing: _Listing, folder: Path, where: str, clip: LabelledClip) -> None:
+    """List the clip by its path in `folder`, even if nothing is there: its segments need not be refused as well."""
+    key = checks.resolve(folder, str(clip.path))
+    if key in listing:
+        raise Mistake(f"the same clip as {listing[key][0]}")
+    listing[key] = (where, replace(clip, path=folder / clip.path))
+    try:
+        if not key.exists():
+            raise Mistake(f"there is no clip {str(clip.path)!r}")
+        if key.is_dir() and not _is_pictures(key):
+            raise Mistake(f"{str(clip.path)!r} is a folder without pictures")
+        if not key.is_dir() and not key.is_file():  # a pipe would keep us waiting
+            raise Mistake(f"{str(clip.path)!r} is neither a file nor a folder of pictures")
+    except OSError as error:
+        raise Mistake(f"{str(clip.path)!r} cannot be read: {error.strerror}") from error
+
+
+def _read_segments_csv(
+    folder: Path, findings: Findings, *, listing: _Listing, known_labels: Collection[str] | None
+) -> dict[Path, tuple[LabelledSegment, ...]]:
+    found: defaultdict[Path, list[tuple[str, LabelledSegment]]] = defaultdict(list)
+    columns = ("path", "start_seconds", "end_seconds", "label")
+    for where, row in checks.read_table(folder / SEGMENTS_CSV, findings, columns=columns):
+        key = findings.ask(where, checks.resolve, folder, row["path"])
+        if key is not None and key not in listing:
+            findings.problems.append(f"{where}: {row['path']!r} is not one of the clips")
+        segment = findings.ask(where, _check_segment, row, known_labels)
+        if key is not None and segment is not None:
+            found[key].append((where, segment))
+    return {key: _in_order(segments, findings) for key, segments in found.items()}
+
+
+def _in_order(found: Sequence[tuple[str, LabelledSegment]], findings: Findings) -> tuple[LabelledSegment, ...]:
+    ordered = sorted(found, key=lambda item: item[1].start_seconds)
+    last_where, last = ordered[0]
+    for where, segment in ordered[1:]:
+        if segment.start_seconds < last.end_seconds:
+            findings.problems.append(f"{where}: overlaps the segment of {last_where}")
+        if segment.end_seconds > last.end_seconds:
+            last_where, last = where, segment
+    return tuple(segment for _, segment in ordered)
+
+
+def _check_segment(row: dict[str, str], known_labels: Collection[str] | None) -> LabelledSegment:
+    start_seconds = checks.check_seconds(row["start_seconds"], "start_seconds")
+    end_seconds = checks.check_seconds(row["end_seconds"], "end_seconds")
+    if end_seconds <= start_seconds:
+        raise Mistake(f"the segment ends at {end_seconds:g} s, not after its start, {start_seconds:g} s")
+    return LabelledSegment(start_seconds, end_seconds, checks.check_label(row["label"], known_labels))
+
+
+def _check_split(text: str) -> str:
+    if text not in SPLITS:
+        raise Mistake(f"the split {text!r} is not one of {', '.join(SPLITS)}")
+    return SPLITS[text]
+
+
+def _check_background(background: str, frame_labels: Collection[str], known_labels: Collection[str] | None) -> str:
+    if not frame_labels:
+        raise Mistake(f"a background needs segments, and there are none ({SEGMENTS_CSV})")
+    return checks.check_label(background, known_labels)
+
+
+def _shown(path: Path, folder: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    return name if name.isprintable() else repr(name)
+
+
+def _doubts(clips: Sequence[LabelledClip]) -> Iterator[str]:
+    """What is allowed, and yet may be a mistake."""
+    num_unmarked = sum(not clip.segments for clip in clips)
+    if 0 < num_unmarked < len(clips):
+        yield f"{num_unmarked} of {len(clips)} clips have no segments: their frames have no labels"
+    splits_by_group: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.group is not None and clip.split is not None:
+            splits_by_group[clip.group].add(clip.split)
+    for group, splits in sorted(splits_by_group.items()):
+        if len(splits) > 1:
+            yield f"group {group!r} is on both sides of the given split: {', '.join(sorted(splits))}"

@@ -35,7 +35,9 @@ class Dataset:
         clip, features = self.clips[index], self.features[index]
         # A label that this model has never heard of cannot be a target.
         known = clip.label in self.action_labels
-        targets_T = frame_targets(clip, features.seconds_T, self.frame_labels, self.background)
+        targets_T = frame_targets(
+            clip, seconds_T=features.seconds_T, frame_labels=self.frame_labels, background=self.background
+        )
         return Example(
             feature_TD=torch.from_numpy(features.feature_TD),
             action_target=self.action_labels.index(clip.label) if clip.label is not None and known else IGNORED,

@@ -5,7 +5,7 @@ read_clips -> features (cached) -> split or folds -> fit recurrent and mean-pool
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,6 @@ from training.splits import make_folds, near_duplicates, validation_split
 from vidseq.checkpoint import load_checkpoint, save_checkpoint
 from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder, load_default_weights
-from vidseq.errors import DatasetError
 from vidseq.model import VideoModel
 
 OnBad = Literal["stop", "skip"]
@@ -50,7 +49,7 @@ def train(
         DatasetError, OptionError, CheckpointError: with a sentence for the person.
     """
     folder = read_clips(clips, group_by=group_by, background=background)
-    for warning in (*folder.warnings, *too_small_warnings(folder.clips, num_folds or 2)):
+    for warning in (*folder.warnings, *too_small_warnings(folder.clips, num_folds=num_folds or 2)):
         show.warn(warning)
     config, settings = default(
         options,
@@ -87,19 +86,15 @@ def evaluate_model(model: Path, clips: Path, *, background: str | None, on_bad: 
     """
     checkpoint = load_checkpoint(model)
     heads = checkpoint.config.heads
-    folder = read_clips(clips, group_by=None, background=background or heads.background)
-    unknown = _unknown(folder.action_labels, heads.action_labels) + _unknown(folder.frame_labels, heads.frame_labels)
-    if unknown:
-        raise DatasetError([f"{clips}: the model does not know the label {label!r}" for label in unknown])
-    dataset = _features(folder, checkpoint.model.encoder, config=checkpoint.config, on_bad=on_bad, show=show)
-    dataset = Dataset(
-        clips=dataset.clips,
-        features=dataset.features,
-        action_labels=heads.action_labels,
-        frame_labels=heads.frame_labels,
-        background=heads.background,
-        failed=dataset.failed,
+    folder = read_clips(
+        clips,
+        background=background or heads.background,
+        known_action_labels=heads.action_labels,
+        known_frame_labels=heads.frame_labels,
     )
+    # The model's own lists: a class that does not occur here is still one that it may call.
+    folder = replace(folder, action_labels=heads.action_labels, frame_labels=heads.frame_labels)
+    dataset = _features(folder, checkpoint.model.encoder, config=checkpoint.config, on_bad=on_bad, show=show)
     examples = dataset.examples(range(len(dataset.clips)))
     assert checkpoint.baseline is not None, "every trained model has its baseline beside it"
     scores = score_clips(checkpoint.model.sequence, examples)
@@ -209,7 +204,3 @@ def _to_board(board: SummaryWriter, then: Callable[[Epoch], None]) -> Callable[[
         then(epoch)
 
     return on_epoch
-
-
-def _unknown(found: Sequence[str], known: Sequence[str]) -> list[str]:
-    return sorted(set(found) - set(known))

@@ -1,46 +1,54 @@
 """Who trains and who tests: folds and validation splits that keep groups whole. Knows nothing of files or features.
 
-Shape letters: N clips, D feature size.
+Shape letters: N clips, L and R those on the left and the right, D feature size.
 """
 
+import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from training.clips import LabelledClip
-from vidseq.errors import DatasetError
+from vidseq.errors import DatasetError, OptionError
+
+BLOCK = 1024  # clips whose similarities are held in memory at once
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Indices of clips; no group is on both sides."""
+    """Indices of clips, rising; no group is on both sides."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
 
 
 def make_folds(clips: Sequence[LabelledClip], *, num_folds: int, seed: int) -> list[Fold]:
-    """Folds in which every clip is tested once, labels are spread evenly, and no group is torn apart.
+    """Folds in which every clip is tested once, labels are spread as evenly as the groups let them, no group is torn.
+
+    A given `split` is not looked at.
 
     Raises:
-        DatasetError: fewer groups than folds.
+        DatasetError: fewer groups than folds, or fewer than two folds.
     """
-    groups = _groups(clips)
-    if not 2 <= num_folds <= len(set(groups)):
-        raise DatasetError([f"{num_folds} folds of {len(set(groups))} groups: choose from 2 to the number of groups"])
-    labels = [clip.label or "" for clip in clips]
-    # scikit-learn insists that the largest class has a member for each fold; rarer labels only unbalance the folds.
-    if max(labels.count(label) for label in set(labels)) < num_folds:
-        labels = [""] * len(clips)
-    splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
-    folds = [
-        Fold(tuple(map(int, train)), tuple(map(int, test)))
-        for train, test in splitter.split(np.zeros(len(clips)), labels, groups)
-    ]
-    assert all({groups[i] for i in fold.train}.isdisjoint(groups[i] for i in fold.test) for fold in folds)
+    group_N = _codes([_group(clip) for clip in clips])
+    num_groups = len(set(group_N.tolist()))
+    if not 2 <= num_folds <= num_groups:
+        raise DatasetError([f"{num_folds} folds of {num_groups} groups: choose from 2 to the number of groups"])
+    label_N = _codes([_label(clip) for clip in clips])
+    tests = _stratified_tests(label_N, group_N, num_folds=num_folds, seed=seed)
+    if not all(tests):  # where labels and groups are at odds; even folds matter more than even labels
+        splitter = GroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+        tests = [tuple(test.tolist()) for _, test in splitter.split(label_N, label_N, group_N)]
+    folds = []
+    for test in tests:
+        left_out = frozenset(test)
+        folds.append(Fold(tuple(index for index in range(len(clips)) if index not in left_out), test))
+    for fold in folds:
+        assert set(group_N[list(fold.train)]).isdisjoint(group_N[list(fold.test)]), "a group is on both sides"
     return folds
 
 
@@ -53,43 +61,83 @@ def validation_split(
 
     Raises:
         DatasetError: nothing would be left on one side.
+        OptionError: `share` is not above 0 and at most 0.5.
     """
-    if any(clip.split is not None for clip in clips):
-        train = tuple(index for index, clip in enumerate(clips) if clip.split in (None, "train"))
-        held_out = tuple(index for index, clip in enumerate(clips) if clip.split == "val")
-        if train and held_out:
-            return train, held_out
-        if not train:
-            raise DatasetError(["no clip is marked for training: every split is val or test"])
-        inner = [clips[index] for index in train]
-        inner_train, inner_held_out = _random_split(inner, share=share, seed=seed)
-        return tuple(train[i] for i in inner_train), tuple(train[i] for i in inner_held_out)
-    return _random_split(clips, share=share, seed=seed)
+    train = [index for index, clip in enumerate(clips) if clip.split in (None, "train")]
+    held_out = [index for index, clip in enumerate(clips) if clip.split == "val"]
+    if not train:
+        raise DatasetError(["no clip is marked for training: every split is val or test"])
+    if not held_out:
+        fold = _held_out_fold([clips[index] for index in train], share=share, seed=seed)
+        train, held_out = [train[index] for index in fold.train], [train[index] for index in fold.test]
+    return tuple(train), tuple(held_out)
 
 
 def near_duplicates(
-    features_ND: NDArray[np.float32], left: Sequence[int], right: Sequence[int], *, threshold: float = 0.999
+    features_ND: NDArray[np.float32], left: Sequence[int], right: Sequence[int], *, threshold: float = 0.97
 ) -> list[tuple[int, int, float]]:
-    """Pairs, one of `left` and one of `right`, whose mean features have at least this cosine similarity."""
+    """(index in `left`, index in `right`, cosine similarity): for each clip on the left the nearest on the right.
+
+    Only those at or above `threshold`, the most similar first. Features are a clip's mean over time. By those of the
+    packaged encoder, re-encoded and cropped copies lie around 0.97, other clips of the same place at 0.8 to 0.95.
+    """
     unit_ND = features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12)
-    right_indices = np.asarray(right, dtype=np.int64)
+    left_L, right_R = np.asarray(left, dtype=np.int64), np.asarray(right, dtype=np.int64)
     pairs = []
-    for index in left:
-        similarity_N = unit_ND[right_indices] @ unit_ND[index]
-        for position in np.flatnonzero(similarity_N >= threshold):
-            pairs.append((index, int(right_indices[position]), float(similarity_N[position])))
-    return pairs
+    for begin in range(0, len(left_L) if len(right_R) else 0, BLOCK):
+        block_L = left_L[begin : begin + BLOCK]
+        similarity_LR = unit_ND[block_L] @ unit_ND[right_R].T
+        nearest_L = similarity_LR.argmax(axis=1)
+        best_L = similarity_LR[np.arange(len(block_L)), nearest_L]
+        for row in np.flatnonzero(best_L >= threshold):
+            pairs.append((int(block_L[row]), int(right_R[nearest_L[row]]), float(best_L[row])))
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def _random_split(clips: Sequence[LabelledClip], *, share: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The first of as many folds as make one of them about `share` of the clips."""
-    num_groups = len(set(_groups(clips)))
+def _held_out_fold(clips: Sequence[LabelledClip], *, share: float, seed: int) -> Fold:
+    """Of as many folds as make one about `share` of the clips, the one after which most labels can still be learnt."""
+    if not 0 < share <= 0.5:
+        raise OptionError(f"the share held out is {share}; it must be above 0 and at most 0.5")
+    num_groups = len({_group(clip) for clip in clips})
     if num_groups < 2:
         raise DatasetError(["there is one group of clips only: nothing can be held out to measure the training"])
-    fold = make_folds(clips, num_folds=min(round(1 / share), num_groups), seed=seed)[0]
-    return fold.train, fold.test
+    folds = make_folds(clips, num_folds=min(round(1 / share), num_groups), seed=seed)
+
+    def shortcomings(fold: Fold) -> tuple[int, int, float]:
+        learnt, measured = ({_label(clips[index]) for index in side} for side in (fold.train, fold.test))
+        return -len(learnt), -len(measured), abs(len(fold.test) - share * len(clips))
+
+    return min(folds, key=shortcomings)
 
 
-def _groups(clips: Sequence[LabelledClip]) -> list[str]:
-    """The group of each clip; one that has none is a group of its own."""
-    return [clip.group or str(clip.path) for clip in clips]
+def _stratified_tests(
+    label_N: NDArray[np.int64], group_N: NDArray[np.int64], *, num_folds: int, seed: int
+) -> list[tuple[int, ...]]:
+    """The tested side of each fold. Some may be empty, all are where no label has a clip for each fold."""
+    if np.bincount(label_N).max() < num_folds:  # scikit-learn refuses
+        return [()] * num_folds
+    alone = len(set(group_N.tolist())) == len(group_N)
+    kind = StratifiedKFold if alone else StratifiedGroupKFold  # the same for single clips, in a fraction of the time
+    splitter = kind(n_splits=num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # of small classes: clips.too_small_warnings tells of them, by name
+        warnings.simplefilter("ignore", UserWarning)
+        return [tuple(test.tolist()) for _, test in splitter.split(label_N, label_N, group_N)]
+
+
+def _group(clip: LabelledClip) -> tuple[str, bool]:
+    """A clip that has no group is a group of its own."""
+    return (str(clip.path), False) if clip.group is None else (clip.group, True)
+
+
+def _label(clip: LabelledClip) -> str:
+    """What is spread evenly: the action, or else the frame label that lasts longest."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for segment in clip.segments:
+        seconds[segment.label] += segment.end_seconds - segment.start_seconds
+    return clip.label or max(seconds, key=lambda label: seconds[label], default="")
+
+
+def _codes(names: Sequence[object]) -> NDArray[np.int64]:
+    """A number for each distinct name."""
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], dtype=np.int64)
