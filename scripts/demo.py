@@ -4,7 +4,6 @@ Run by `make demo`; `make demo CLIPS=folder` takes a person's own clips (see `vi
 """
 
 import argparse
-import os
 import shutil
 import signal
 import socket
@@ -39,19 +38,20 @@ def main() -> None:
 def demo(out: Path, *, clips: Path | None) -> None:
     out.mkdir(exist_ok=True)
     if clips is None:
-        clips, group_by = out / "clips", ["--group-by", "scene"]
-        step(f"rendering {NUM_CLIPS} clips of shapes that grow, turn and fade into {clips}")
-        shutil.rmtree(clips, ignore_errors=True)
-        render_clips(clips, num_clips=NUM_CLIPS, seed=0)
+        clips, unseen, options = out / "clips", out / "unseen", ["--group-by", "scene", "--background", "still"]
+        step(f"rendering {NUM_CLIPS} clips into {clips}: shapes that change, each scene filmed forwards and backwards")
+        for folder, num_clips, seed in ((clips, NUM_CLIPS, 0), (unseen, 2, 1)):
+            shutil.rmtree(folder, ignore_errors=True)
+            render_clips(folder, num_clips=num_clips, seed=seed)
     else:
-        group_by = []
+        unseen, options = clips, []
     model = out / "model"
-    step(f"training: vidseq train {clips} --out {model} {' '.join(group_by)}")
-    run("train", str(clips), "--out", str(model), *group_by)
+    step(f"training: vidseq train {clips} --out {model} {' '.join(options)}")
+    run("train", str(clips), "--out", str(model), *options)
     step(f"serving: vidseq serve {model}")
     with service(model) as url, Client(url) as client:
-        clip = read_clips(clips).clips[0]
-        step(f"asking through the SDK: Client({url!r}).classify({clip.path.name!r})   (its label is {clip.label!r})")
+        clip = read_clips(unseen).clips[0]
+        step(f"asking through the SDK: Client({url!r}).classify({clip.path.name!r})   (in truth: {clip.label})")
         prediction = client.classify(clip.path)
         show(prediction, title=clip.path.name)
     picture = out / "timeline.png"
@@ -84,7 +84,7 @@ def service(model: Path) -> Iterator[str]:
         yield url
     finally:
         if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
         process.wait(timeout=READY_SECONDS)
 
 

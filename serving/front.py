@@ -1,7 +1,7 @@
 """What goes around Ray Serve's own proxy: its plain-text errors become problems, its request ids safe. Knows no routes.
 
-When no replica can answer, or one has died while it did, the proxy answers by itself, in plain text. It takes this layer
-from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:layers in the environment of Ray's nodes.
+When no replica can answer, or one has died while it did, the proxy answers by itself, in plain text. It takes this
+layer from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:layers in the environment of Ray's nodes.
 """
 
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 SERVES_OWN = "/-/"  # /-/healthz, which load balancers ask
 RETRY_AFTER_SECONDS = "1"
-# What Serve answers -> what we do. Its 500 is a replica that has gone: our own mistakes are problems when they get here.
+# What Serve answers -> what we do. Its 500 is a replica that has gone: our own mistakes come as problems.
 ANSWERS = {
     404: (404, "Nothing is deployed here yet."),
     408: (504, "There was no answer within the time that the service allows."),
@@ -46,17 +46,17 @@ class Front:
         asked = headers.get("x-request-id", "")
         request_id = asked if SAFE_REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         headers["X-Request-ID"] = request_id  # Serve writes it into its logs as it is
-        started, plain_status = False, 0
+        started = False
+        plain_status = 500  # where Serve says nothing at all
 
         async def relay(message: Message) -> None:
             nonlocal started, plain_status
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id  # once: the proxy appends one to the replica's
-                if message["status"] >= 400 and headers.get("content-type") != problems.MEDIA_TYPE:
-                    plain_status = message["status"]
-            if not plain_status:
-                started = True
+                is_problem = headers.get("content-type") == problems.MEDIA_TYPE
+                started, plain_status = message["status"] < 400 or is_problem, message["status"]
+            if started:
                 await send(message)
 
         try:
@@ -65,8 +65,7 @@ class Front:
             if started:
                 raise  # the server cuts the connection: half an answer must not look like a whole one
             logger.exception("request %s: Serve's proxy failed", request_id)
-            plain_status = 500
-        if plain_status:
+        if not started:
             await _as_problem(plain_status, request_id)(scope, receive, send)
 
 

@@ -19,6 +19,12 @@ from vidseq.schemas import Models, Prediction
 CANARY = resources.files("serving") / "canary.mp4"  # one second: a bright disc crosses a dark field
 
 
+class _Engine(Engine):
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+
 class Labeller:
     """A checkpoint and the engine that computes for all requests. `classify` is the `Classify` of serving.web.
 
@@ -35,7 +41,7 @@ class Labeller:
     def __init__(self, model: Path, *, name: str | None, device: str, limits: Limits) -> None:
         self._checkpoint = load_checkpoint(model, name=name)
         self._limits = limits
-        self._engine = Engine(self._checkpoint.model.to(device))
+        self._engine = _Engine(self._checkpoint.model.to(device))
         self.models = Models(models=(self._checkpoint.info,))
 
     def classify(
@@ -74,7 +80,7 @@ class Labeller:
 
     def check_alive(self) -> None:
         """Raises AssertionError when the engine's thread has died: every request would wait for ever."""
-        assert any(thread.name == "vidseq-engine" for thread in threading.enumerate()), "the engine's thread has died"
+        assert self._engine.alive, "the engine's thread has died"
 
     def close(self) -> None:
         """Finish what was begun, then stop the engine."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.predictions import assert_same
 from tests.toy_models import ACTIONS, toy_checkpoint
 from tests.toy_videos import write_clip, write_sound
 from vidseq.checkpoint import load_checkpoint
@@ -27,7 +28,6 @@ from vidseq.errors import (
     VideoError,
 )
 from vidseq.sampling import sample
-from vidseq.schemas import Prediction
 from vidseq.segments import Segmenter
 from vidseq.video import Reader
 
@@ -48,18 +48,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", num_frames=100)
 
 
-def assert_same(prediction: Prediction, expected: Prediction) -> None:
-    """The same labels at the same times, scores within 1e-5."""
-    for got, want in ((prediction.top, expected.top), (prediction.frames, expected.frames)):
-        assert [(scored.label, getattr(scored, "seconds", None)) for scored in got] == [
-            (scored.label, getattr(scored, "seconds", None)) for scored in want
-        ]
-        assert [scored.score for scored in got] == pytest.approx([scored.score for scored in want], abs=1e-5)
-    assert [(s.label, s.start_seconds) for s in prediction.segments] == [
-        (s.label, s.start_seconds) for s in expected.segments
-    ]
-
-
 def test_the_answer_to_a_clip_is_the_last_moment_of_its_stream(classifier: Classifier, clip: Path) -> None:
     prediction, moments = classifier.classify(clip), list(classifier.stream(clip))
     assert [moment.seconds for moment in moments] == [frame.seconds for frame in prediction.frames]
@@ -77,9 +65,8 @@ def test_a_real_clip_is_answered_as_it_is_streamed(classifier: Classifier, share
 
 
 def test_a_path_its_bytes_and_an_open_file_are_one_video(classifier: Classifier, clip: Path) -> None:
-    by_path = classifier.classify(clip)
-    for source in (str(clip), clip.read_bytes(), io.BytesIO(clip.read_bytes())):
-        assert_same(classifier.classify(source), by_path)
+    sources = (str(clip), clip.read_bytes(), io.BytesIO(clip.read_bytes()))
+    assert_same([classifier.classify(source) for source in sources], [classifier.classify(clip)] * 3)
 
 
 def test_a_prediction_says_what_was_sampled_of_what_and_by_which_model(classifier: Classifier, clip: Path) -> None:
@@ -203,8 +190,7 @@ def test_threads_may_share_a_classifier(classifier: Classifier, clip: Path, tmp_
     alone = [classifier.classify(source) for source in clips]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(classifier.classify, clips))
-    for prediction, expected in zip(together, alone, strict=True):
-        assert_same(prediction, expected)
+    assert_same(together, alone)
 
 
 def test_an_engine_gives_the_answers_that_the_callers_own_thread_gives(
@@ -213,8 +199,8 @@ def test_an_engine_gives_the_answers_that_the_callers_own_thread_gives(
     checkpoint = load_checkpoint(model)
     with Engine(checkpoint.model) as engine, ThreadPoolExecutor(4) as pool:
         shared = Classifier(checkpoint, compute=engine.submit, limits=Limits())
-        for prediction in pool.map(shared.classify, [clip] * 4):
-            assert_same(prediction, classifier.classify(clip))
+        together = list(pool.map(shared.classify, [clip] * 4))
+    assert_same(together, [classifier.classify(clip)] * 4)
 
 
 def test_a_stream_that_is_dropped_leaves_no_open_file(classifier: Classifier, clip: Path) -> None:

@@ -36,6 +36,13 @@ def test_a_proxy_that_fails_is_a_problem_that_may_be_retried() -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
+def test_a_proxy_that_says_nothing_is_a_problem_that_may_be_retried() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        pass  # as Serve's does where a replica has died
+
+    assert asked(silent).json()["retryable"]
+
+
 def test_an_answer_that_breaks_off_is_not_completed() -> None:
     async def breaking(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -6,13 +6,88 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
 from serving.labeller import Labeller
-from tests.test_serving import assert_same
-from tests.toy_models import toy_checkpoint
+from tests.predictions import assert_same
+from tests.toy_models import toy_checkpoint, toy_config, toy_model
 from tests.toy_videos import write_clip
+from vidseq.checkpoint import save_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.config import Limits
 from vidseq.errors import TooManyFrames
 from vidseq.schemas import Prediction
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_checkpoint(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(scope="module")
+def labeller(model: Path) -> Iterator[Labeller]:
+    labeller = Labeller(model, name=None, device="cpu", limits=Limits())
+    yield labeller
+    labeller.close()
+
+
+def ask(labeller: Labeller, clip: Path) -> Prediction:
+    with clip.open("rb") as video:
+        return labeller.classify(video, stop=threading.Event())
+
+
+def test_clips_asked_at_once_get_the_answers_they_get_alone(labeller: Labeller, model: Path, tmp_path: Path) -> None:
+    clips = [write_clip(tmp_path / f"{number}.mp4", num_frames=20 + 7 * number) for number in range(8)]
+    with ThreadPoolExecutor(len(clips)) as pool:
+        answers = list(pool.map(lambda clip: ask(labeller, clip), clips))
+    classifier = Classifier.load(model)
+    assert_same(answers, [classifier.classify(clip) for clip in clips])
+
+
+def test_an_open_file_is_read_from_its_start_wherever_it_stands(labeller: Labeller, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4")
+    with clip.open("rb") as video:
+        video.seek(100)
+        assert labeller.classify(video, stop=threading.Event()).video.complete
+
+
+def test_a_request_that_nobody_waits_for_ends_before_its_next_chunk(labeller: Labeller, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with write_clip(tmp_path / "clip.mp4").open("rb") as video, pytest.raises(CancelledError):
+        labeller.classify(video, stop=stop)
+
+
+def test_a_video_costs_what_the_limits_allow(model: Path, tmp_path: Path) -> None:
+    labeller = Labeller(model, name=None, device="cpu", limits=Limits(max_frames=5))
+    with pytest.raises(TooManyFrames):
+        ask(labeller, write_clip(tmp_path / "clip.mp4", num_frames=6))
+    labeller.close()
+
+
+def test_a_sound_model_answers_the_canary_clip(labeller: Labeller) -> None:
+    labeller.answer_canary()
+
+
+def test_a_model_whose_scores_are_no_numbers_does_not_answer_the_canary_clip(tmp_path: Path) -> None:
+    config = toy_config(cell="none")
+    model = toy_model(config)
+    next(model.sequence.parameters()).data.fill_(float("nan"))
+    save_checkpoint(tmp_path / "broken", config=config, model=model, baseline=model.sequence, card="", version="1")
+    labeller = Labeller(tmp_path / "broken", name=None, device="cpu", limits=Limits())
+    with pytest.raises(AssertionError, match="canary"):
+        labeller.answer_canary()
+    labeller.close()
+
+
+def test_the_model_may_be_served_under_another_name(model: Path) -> None:
+    labeller = Labeller(model, name="camera-7", device="cpu", limits=Limits())
+    assert [info.name for info in labeller.models.models] == ["camera-7"]
+    labeller.close()
+
+
+def test_a_labeller_is_alive_until_its_engine_has_ended(model: Path) -> None:
+    labeller = Labeller(model, name=None, device="cpu", limits=Limits())
+    labeller.check_alive()
+    labeller.close()
+    with pytest.raises(AssertionError, match="has died"):
+        labeller.check_alive()

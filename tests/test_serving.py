@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED_DATA
+from tests.predictions import assert_same
 from tests.running import VIDSEQ, Service, free_port, listeners, name_of, running_service, started_service, status
 from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip, write_sound
@@ -47,22 +48,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def expected(model: Path, clips: list[Path]) -> list[Prediction]:
     classifier = Classifier.load(model)
     return [classifier.classify(clip) for clip in clips]
-
-
-SCORE = {"score"}
-EACH_SCORE = {"__all__": SCORE}
-MAY_DIFFER = {"timings": True, "action": SCORE, "top": EACH_SCORE, "frames": EACH_SCORE, "segments": EACH_SCORE}
-
-
-def assert_same(answers: list[Prediction], expected: list[Prediction]) -> None:
-    """Scores within 1e-5, all else equal, but for the time it took."""
-    for answer, right in zip(answers, expected, strict=True):
-        assert answer.model_dump(exclude=MAY_DIFFER) == right.model_dump(exclude=MAY_DIFFER)
-        assert scores(answer) == pytest.approx(scores(right), abs=1e-5)
-
-
-def scores(prediction: Prediction) -> list[float]:
-    return [scored.score for scored in (*prediction.top, *prediction.frames, *prediction.segments)]
 
 
 def test_one_after_the_other_clips_get_the_answer_they_get_in_process(

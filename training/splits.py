@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from training.clips import LabelledClip
 from vidseq.errors import DatasetError, OptionError
@@ -39,15 +39,9 @@ def make_folds(clips: Sequence[LabelledClip], *, num_folds: int, seed: int) -> l
     if not 2 <= num_folds <= num_groups:
         raise DatasetError([f"{num_folds} folds of {num_groups} groups: choose from 2 to the number of groups"])
     label_N = _codes([_label(clip) for clip in clips])
-    tests = _stratified_tests(label_N, group_N, num_folds=num_folds, seed=seed)
-    if not all(tests):  # where labels and groups are at odds; even folds matter more than even labels
-        splitter = GroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
-        tests = [tuple(test.tolist()) for _, test in splitter.split(label_N, label_N, group_N)]
-    folds = []
-    for test in tests:
-        left_out = frozenset(test)
-        folds.append(Fold(tuple(index for index in range(len(clips)) if index not in left_out), test))
+    folds = _stratified_folds(label_N, group_N, num_folds=num_folds, seed=seed)
     for fold in folds:
+        assert fold.test, "a fold tests nothing"
         assert set(group_N[list(fold.train)]).isdisjoint(group_N[list(fold.test)]), "a group is on both sides"
     return folds
 
@@ -110,18 +104,19 @@ def _held_out_fold(clips: Sequence[LabelledClip], *, share: float, seed: int) ->
     return min(folds, key=shortcomings)
 
 
-def _stratified_tests(
+def _stratified_folds(
     label_N: NDArray[np.int64], group_N: NDArray[np.int64], *, num_folds: int, seed: int
-) -> list[tuple[int, ...]]:
-    """The tested side of each fold. Some may be empty, all are where no label has a clip for each fold."""
-    if np.bincount(label_N).max() < num_folds:  # scikit-learn refuses
-        return [()] * num_folds
+) -> list[Fold]:
+    """No fold tests nothing: for a group, an empty fold is always the most even place."""
+    if np.bincount(label_N).max() < num_folds:  # scikit-learn wants a label with a clip for each fold
+        label_N = np.zeros_like(label_N)
     alone = len(set(group_N.tolist())) == len(group_N)
     kind = StratifiedKFold if alone else StratifiedGroupKFold  # the same for single clips, in a fraction of the time
     splitter = kind(n_splits=num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of small classes: clips.too_small_warnings tells of them, by name
         warnings.simplefilter("ignore", UserWarning)
-        return [tuple(test.tolist()) for _, test in splitter.split(label_N, label_N, group_N)]
+        sides = list(splitter.split(label_N, label_N, group_N))
+    return [Fold(tuple(train.tolist()), tuple(test.tolist())) for train, test in sides]
 
 
 def _group(clip: LabelledClip) -> tuple[str, bool]:
