@@ -1,5 +1,6 @@
-"""What every test may use: one torch thread, the folder of real clips."""
+"""What every test may use: one torch thread, a cache of its own, the folder of real clips."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Small tensors: threads cost more than they bring, and property tests run ten times faster without them.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Features and backbones of tests, and of the processes they start, stay out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

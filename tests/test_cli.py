@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +18,9 @@ SMALL = ("--backbone", "timm:test_efficientnet", "--weights", "none", "--size", 
 Completed = subprocess.CompletedProcess[str]
 
 
-def vidseq(*arguments: object, cache: Path | None = None) -> Completed:
-    environment = dict(os.environ) | ({"XDG_CACHE_HOME": str(cache)} if cache is not None else {})
+def vidseq(*arguments: object) -> Completed:
     command = [sys.executable, "-m", "vidseq", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from training.card import write_card
@@ -57,6 +58,7 @@ def train(
         frame_labels=folder.frame_labels,
         background=folder.background,
     )
+    torch.manual_seed(options.seed)  # a backbone with `--weights none` is drawn at random
     encoder = Encoder(config.encoder)
     load_default_weights(encoder)
     dataset = _features(folder, encoder, config=config, on_bad=on_bad, show=show)
@@ -77,7 +79,7 @@ def train(
     return trained.evaluation
 
 
-def evaluate_model(model: Path, clips: Path, *, background: str | None, on_bad: OnBad, show: Show) -> Evaluation:
+def evaluate_model(model: Path, clips: Path, *, on_bad: OnBad, show: Show) -> Evaluation:
     """A model's figures, and its baseline's, on a folder of labelled clips.
 
     Raises:
@@ -86,14 +88,14 @@ def evaluate_model(model: Path, clips: Path, *, background: str | None, on_bad: 
     """
     checkpoint = load_checkpoint(model)
     heads = checkpoint.config.heads
-    folder = read_clips(
-        clips,
-        background=background or heads.background,
-        known_action_labels=heads.action_labels,
-        known_frame_labels=heads.frame_labels,
-    )
+    folder = read_clips(clips, known_action_labels=heads.action_labels, known_frame_labels=heads.frame_labels)
     # The model's own lists: a class that does not occur here is still one that it may call.
-    folder = replace(folder, action_labels=heads.action_labels, frame_labels=heads.frame_labels)
+    folder = replace(
+        folder,
+        action_labels=heads.action_labels,
+        frame_labels=heads.frame_labels,
+        background=heads.background,
+    )
     dataset = _features(folder, checkpoint.model.encoder, config=checkpoint.config, on_bad=on_bad, show=show)
     examples = dataset.examples(range(len(dataset.clips)))
     assert checkpoint.baseline is not None, "every trained model has its baseline beside it"
@@ -178,8 +180,8 @@ class _Trainer:
         clips = self.dataset.clips
         for one, other, similarity in near_duplicates(mean_features(self.dataset), left, right):
             self.show.warn(
-                f"{clips[one].path.name} and {clips[other].path.name} are nearly the same ({similarity:.4f}) "
-                "and lie on both sides of the split: --group-by keeps such clips together"
+                f"{clips[one].path.name} and {clips[other].path.name} look nearly the same ({similarity:.3f}) "
+                "and lie on both sides of a split: if they show the same, give them one group"
             )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,10 +19,10 @@ class Show:
         self.results = Console(highlight=False)
 
     def warn(self, text: str) -> None:
-        self.errors.print(f"[yellow]warning[/yellow] {text}", soft_wrap=True)
+        self.errors.print(f"[yellow]warning[/yellow] {escape(text)}", soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self.errors.print(text, soft_wrap=True)
+        self.errors.print(escape(text), soft_wrap=True)
 
     @contextmanager
     def progress(self, task: str, *, total: int) -> Iterator[Callable[[str], None]]:

@@ -103,6 +103,11 @@ class Classifier:
                 state = done.state
                 yield pending[0], done
             pending = clip, self._compute(Work(clip.pixels_THWC, state))
+            if pending[1].done():  # computed in this very thread: a label waits for nothing
+                done = pending[1].result()
+                state = done.state
+                yield clip, done
+                pending = None
         if pending is not None:
             yield pending[0], pending[1].result()
 

@@ -118,7 +118,6 @@ def evaluate(
     model: ModelFolder,
     clips: ClipsFolder,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
-    background: Background = None,
     on_bad: Bad = OnBad.stop,
 ) -> None:
     """Measure a model, and the mean-pool baseline beside it, on labelled clips."""
@@ -126,7 +125,7 @@ def evaluate(
     from training.show import Show
 
     show = Show()
-    evaluation = evaluate_model(model, clips, background=background, on_bad=on_bad.value, show=show)
+    evaluation = evaluate_model(model, clips, on_bad=on_bad.value, show=show)
     show.evaluation(evaluation, title=f"{model} on {clips}")
     if json is not None:
         json.write_text(evaluation.model_dump_json(indent=2) + "\n")

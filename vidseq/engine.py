@@ -103,6 +103,7 @@ class Engine:
         self._model = model
         self._max_batch_frames = max_batch_frames
         self._waiting: queue.Queue[tuple[Work, Future[Done]] | None] = queue.Queue(max_waiting)
+        self._closed = False
         self._thread = threading.Thread(target=self._loop, name="vidseq-engine", daemon=True)
         self._thread.start()
 
@@ -114,12 +115,14 @@ class Engine:
 
     def submit(self, work: Work) -> "Future[Done]":
         """Put a chunk in the line; the future holds its scores and its new state."""
+        assert not self._closed, "an engine that was closed takes no more work"
         future: Future[Done] = Future()
         self._waiting.put((work, future))
         return future
 
     def close(self) -> None:
         """Finish what was submitted, then stop."""
+        self._closed = True
         self._waiting.put(None)
         self._thread.join()
 

@@ -122,6 +122,9 @@ class TooManyDecodedBytes(LimitExceeded):
     unit = "decoded bytes"
 
 
+_TOLD = 50  # a message that is read by a person; `problems` has them all
+
+
 class DatasetError(InputError):
     """All mistakes found in a folder of clips; each problem reads `file:line: what is wrong`."""
 
@@ -129,7 +132,9 @@ class DatasetError(InputError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        super().__init__(f"{count} in the clips:\n" + "\n".join(f"  {problem}" for problem in problems))
+        told = [f"  {problem}" for problem in problems[:_TOLD]]
+        more = [f"  and {len(problems) - _TOLD} more"] if len(problems) > _TOLD else []
+        super().__init__("\n".join([f"{count} in the clips:", *told, *more]))
         self.problems = tuple(problems)
 
     def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
