@@ -26,13 +26,16 @@ from vidseq.config import EncoderConfig
 from vidseq.errors import OptionError
 
 PACKAGED = "efficientnet-lite0"
+# A CPU is fastest while a batch fits its caches (4 frames take 0.6 to 0.95 of the time of 16), a GPU when it is full.
+BATCH_FRAMES = {"cpu": 4, "cuda": 256}
 IMAGENET_MEAN_RGB, IMAGENET_STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Encoder(nn.Module):
     """A frozen backbone with its normalisation; always in evaluation mode.
 
-    A fresh one has random weights: `load_default_weights` or `load_state_dict` fills it.
+    A fresh one has random weights: `load_default_weights` or `load_state_dict` fills it. `batch_frames` may be set to
+    another number than the device's default.
     """
 
     pixel_mean: Tensor  # 1 C 1 1, in units of a uint8 pixel
@@ -45,6 +48,7 @@ class Encoder(nn.Module):
         self.backbone.to(memory_format=torch.channels_last)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.pixel_mean_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(config.pixel_std_RGB).view(1, 3, 1, 1), persistent=False)
+        self.batch_frames: int | None = None
         self.requires_grad_(False)
         self.eval()
 
@@ -54,8 +58,14 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels_NHWC: Tensor) -> Tensor:
-        """feature_ND, float32, from uint8 RGB pixels of any number of frames."""
+        """feature_ND, float32, from uint8 RGB pixels of any number of frames, `batch_frames` at a time."""
         assert pixels_NHWC.dtype == torch.uint8, f"pixels must be uint8, not {pixels_NHWC.dtype}"
+        if not len(pixels_NHWC):
+            return pixels_NHWC.new_zeros(0, self.feature_size, dtype=torch.float32)
+        batch_frames = self.batch_frames or BATCH_FRAMES.get(pixels_NHWC.device.type, BATCH_FRAMES["cuda"])
+        return torch.cat([self._encode(batch_NHWC) for batch_NHWC in pixels_NHWC.split(batch_frames)])
+
+    def _encode(self, pixels_NHWC: Tensor) -> Tensor:
         pixels_NCHW = (pixels_NHWC.permute(0, 3, 1, 2).float() - self.pixel_mean) / self.pixel_std
         reduced = self.config.precision == "bfloat16"
         with torch.autocast(pixels_NHWC.device.type, dtype=torch.bfloat16, enabled=reduced):
