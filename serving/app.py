@@ -7,6 +7,7 @@ A Serve config file names the builders, `serving.app:build_service` and `serving
 arguments. A replica computes with as many threads as it is given CPUs (Ray sets OMP_NUM_THREADS to `num_cpus`).
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -56,21 +57,21 @@ class Figures:
     """What a replica counts; Ray's agent on each node exports it as `ray_vidseq_...`."""
 
     def __init__(self) -> None:
-        route = ("route", "method", "status")
-        self._requests = metrics.Counter("vidseq_requests", "Requests answered.", tag_keys=route)
+        tags: Any = ("route", "status")  # Any: Ray writes Tuple[str] for a tuple of any length
+        self._requests = metrics.Counter("vidseq_requests", "Requests answered.", tag_keys=tags)
         self._seconds = metrics.Histogram(
             "vidseq_request_seconds", "From headers to answer.", LATENCIES_SECONDS, tag_keys=("route",)
         )
-        self._frames = metrics.Counter("vidseq_frames_labelled", "Frames that got a label.")
+        self._frames = metrics.Counter("vidseq_frames_labelled", "Frames that the model has seen.")
         self._decoded = metrics.Counter("vidseq_frames_decoded", "Frames decoded.")
         self._queued = metrics.Histogram(
             "vidseq_queued_seconds", "A video's wait for places in batches.", LATENCIES_SECONDS
         )
 
     def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
-        """The Observer of serving.web."""
+        """The Observer of serving.web. The method is no tag: clients may invent methods."""
         path = f"{ROUTE_PREFIX}{route}" if route else "none"
-        self._requests.inc(tags={"route": path, "method": method, "status": str(status)})
+        self._requests.inc(tags={"route": path, "status": str(status)})
         self._seconds.observe(max(seconds, 1e-6), tags={"route": path})
 
     def labelled(self, prediction: Prediction) -> None:
@@ -106,7 +107,8 @@ class Service:
         return prediction
 
     async def ready(self) -> None:
-        """Answers, which is the answer."""
+        """Answers, which is the answer: the canary was labelled before this can be called."""
+        self._labeller.check_alive()
 
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
@@ -120,21 +122,23 @@ class Control:
         self._args = args
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
+        self._loop = asyncio.get_running_loop()
         return create_control_app(ready=self._why_not_ready, metrics=self._metrics, settings=self._args.web)
 
     def _why_not_ready(self) -> str | None:
-        """None if some replica of the service has labelled its canary clip and answers now."""
+        """None if some replica of the service has labelled its canary clip and answers now. Called in a thread."""
         timeout_seconds = self._args.ready_timeout_seconds
         try:
-            question = serve.get_deployment_handle("Service", app_name=self._args.service).ready.remote()
-            try:
-                question.result(timeout_s=timeout_seconds)
-            except TimeoutError:
-                question.cancel()
-                return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
+            asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
+        except TimeoutError:
+            return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
         except (RayError, RayServeException) as error:
             return f"the service is down: {type(error).__name__}"
         return None
+
+    async def _ask(self, timeout_seconds: float) -> None:
+        async with asyncio.timeout(timeout_seconds):
+            await serve.get_deployment_handle("Service", app_name=self._args.service).ready.remote()
 
     def _metrics(self) -> bytes:
         nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -143,7 +147,7 @@ class Control:
 
 def build_service(args: ServiceArgs) -> serve.Application:
     """The application that takes bodies: route_prefix /v1."""
-    return _service(args).bind(args)
+    return _service(args, num_cpus=1).bind(args)
 
 
 def build_control(args: ControlArgs) -> serve.Application:
@@ -151,9 +155,8 @@ def build_control(args: ControlArgs) -> serve.Application:
     return _deployment(Control, num_cpus=0, num_gpus=0).bind(args)
 
 
-def _service(args: ServiceArgs, *, num_replicas: int = 1, num_cpus: int = 1) -> serve.Deployment:
-    deployment = _deployment(Service, num_cpus=num_cpus, num_gpus=1 if args.device.startswith("cuda") else 0)
-    return deployment.options(num_replicas=num_replicas)
+def _service(args: ServiceArgs, *, num_cpus: int) -> serve.Deployment:
+    return _deployment(Service, num_cpus=num_cpus, num_gpus=1 if args.device.startswith("cuda") else 0)
 
 
 def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment:
@@ -167,13 +170,13 @@ def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment
     return wrap(serve.ingress()(kind))
 
 
-def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_dir: Path) -> None:
+def start(args: ServiceArgs, *, host: str, port: int, temp_dir: Path) -> None:
     """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun."""
     num_cpus = os.cpu_count() or 1
     ray.init(
         address="local",
         include_dashboard=False,
-        num_cpus=max(num_cpus, num_replicas),  # more replicas than CPUs share them
+        num_cpus=num_cpus,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.WARNING,
         _temp_dir=str(temp_dir),
@@ -185,7 +188,7 @@ def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_di
         http_options={"host": host, "port": port, "request_timeout_s": web_seconds + LAST_RESORT_SECONDS},
         logging_config=QUIET,
     )
-    service = _service(args, num_replicas=num_replicas, num_cpus=max(1, num_cpus // num_replicas)).bind(args)
+    service = _service(args, num_cpus=num_cpus).bind(args)
     control = build_control(ControlArgs(web=args.web))
     serve.run_many(
         [serve.RunTarget(control, CONTROL, "/", QUIET), serve.RunTarget(service, SERVICE, ROUTE_PREFIX, QUIET)]

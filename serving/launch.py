@@ -27,14 +27,18 @@ REFUSALS: dict[int, type[InputError]] = {2: CheckpointError, 3: OptionError}  # 
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # whoever listens on all addresses is asked at the first
 
 
+def say(line: str) -> None:
+    """Print it now: whoever reads a pipe waits for it."""
+    print(line, flush=True)
+
+
 def serve(
     model: str | Path,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    num_replicas: int = 1,
     device: str = "cpu",
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = say,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
 
@@ -56,7 +60,7 @@ def serve(
         outcome()
         args = app.ServiceArgs(model=str(folder), device=device)
         try:
-            app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))
+            app.start(args, host=host, port=port, temp_dir=Path(scratch))
             url = await_ready(host, port, timeout_seconds=READY_TIMEOUT_SECONDS)
             announce(f"ready on {url} (docs at /docs)")
             _wait_for_signal()

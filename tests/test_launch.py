@@ -56,6 +56,14 @@ def test_a_device_that_torch_does_not_know_is_refused_by_its_name(tmp_path: Path
         check(model, device="abacus")
 
 
+@pytest.mark.parametrize(
+    ("module", "spared"), [("serving.launch", ["ray", "torch"]), ("serving.app", ["torch", "cv2"])]
+)
+def test_only_a_replica_loads_what_only_a_replica_needs(module: str, spared: list[str]) -> None:
+    program = f"import sys, {module}; print([name for name in {spared} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
 GRANDCHILD = """
 import subprocess, sys
 from serving.children import none_left_over
