@@ -17,8 +17,8 @@ env:
 system: ## bring what Debian's packages must: OpenCV's libraries, the venv module (as root or with sudo)
 	@scripts/system.sh install
 
-demo: env ## make clips, train, serve, ask, and draw the labels over time in demo/; CLIPS=folder takes your own clips
-	@$(BIN)/python scripts/demo.py --out demo $(if $(CLIPS),--clips "$$CLIPS")
+demo: env ## make clips, train, serve, ask, and draw the labels over time in demo/; CLIPS=folder (GROUP_BY=column): your own
+	@$(BIN)/python scripts/demo.py --out demo $(if $(CLIPS),--clips "$$CLIPS") $(if $(GROUP_BY),--group-by "$$GROUP_BY")
 
 test: env ## run all tests; ARGS='-k state' for some of them
 	@$(BIN)/python -m pytest $(ARGS)

@@ -8,6 +8,7 @@ over groups; differences are paired, clip by clip, to mean-pool.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from training.clips import read_clips
 from training.crossval import cross_validate
 from training.dataset import Dataset, load_dataset
-from training.evaluate import ClipScores, evaluate
+from training.evaluate import ClipScores
 from training.features import FeatureExtractor
-from training.metrics import bootstrap_interval
+from training.metrics import bootstrap_interval, clip_metrics, frame_metrics
 from training.recipes import Options, default
 from training.splits import make_folds
 from vidseq.config import ModelConfig
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--background")
     arguments = parser.parse_args()
     folder = read_clips(arguments.clips, group_by=arguments.group_by, background=arguments.background)
+    if not folder.action_labels:
+        sys.exit(f"{arguments.clips}: no clip has an action, and that is what is compared")
     labels = {"action_labels": folder.action_labels, "frame_labels": folder.frame_labels}
     config, _ = default(Options(), **labels, background=folder.background)
     encoder = Encoder(config.encoder)
@@ -64,27 +67,50 @@ def _run(dataset: Dataset, cell: str, seed: int, *, num_folds: int) -> Sequence[
 
 
 def _right(dataset: Dataset, scores: Sequence[ClipScores]) -> NDArray[np.float64]:
-    """1 for every clip that was called right."""
-    called = [dataset.action_labels[int(score.action_A.argmax())] for score in scores if score.action_A is not None]
-    return np.array([float(c == clip.label) for c, clip in zip(called, dataset.clips, strict=True)])
+    """For every clip with a label, in order: 1 if it was called right, else 0."""
+    return np.array(
+        [
+            float(dataset.action_labels[int(action_A.argmax())] == clip.label)
+            for action_A, clip in zip(_actions_NA(scores), dataset.clips, strict=True)
+            if clip.label is not None
+        ]
+    )
+
+
+def _actions_NA(scores: Sequence[ClipScores]) -> NDArray[np.float64]:
+    return np.stack([score.action_A for score in scores if score.action_A is not None])
 
 
 def _row(
     cell: str, dataset: Dataset, runs: Sequence[Sequence[ClipScores]], right: dict[str, NDArray[np.float64]]
 ) -> str:
-    groups = [clip.group or clip.path.name for clip in dataset.clips]
-    examples = dataset.examples(range(len(dataset.clips)))
-    evaluations = [evaluate(dataset, examples, scores, scores) for scores in runs]
+    groups = [clip.group or str(clip.path) for clip in dataset.clips if clip.label is not None]
     difference = right[cell] - right["mean-pool"]
-    clip_f1 = np.mean([e.clips.macro_f1 for e in evaluations if e.clips])
-    frames = [e.frames for e in evaluations if e.frames]
-    frame_cells = (
-        f"{np.mean([f.accuracy for f in frames]):.3f} | {np.mean([f.macro_f1 for f in frames]):.3f}"
-        if frames
-        else "- | -"
+    clip_f1, frame_accuracy, frame_f1 = zip(*(_figures(dataset, scores) for scores in runs), strict=True)
+    intervals = (_interval(right[cell], groups), _interval(difference, groups))
+    return f"| {' | '.join((cell, *intervals, *map(_mean, (clip_f1, frame_accuracy, frame_f1))))} |"
+
+
+def _figures(dataset: Dataset, scores: Sequence[ClipScores]) -> tuple[float, float | None, float | None]:
+    """Clip macro F1, frame accuracy and frame macro F1 of one run; None where no frame has a label."""
+    examples = dataset.examples(range(len(dataset.clips)))
+    action_N = np.array([example.action_target for example in examples])
+    clips = clip_metrics(_actions_NA(scores), action_N, labels=dataset.action_labels)
+    assert clips is not None, "some clip has an action"
+    if not dataset.frame_labels:
+        return clips.macro_f1, None, None
+    frames = frame_metrics(
+        np.concatenate([score.frame_TL for score in scores if score.frame_TL is not None]),
+        np.concatenate([example.frame_target_T.numpy() for example in examples]),
+        labels=dataset.frame_labels,
+        background=dataset.background,
     )
-    cells = (cell, _interval(right[cell], groups), _interval(difference, groups), f"{clip_f1:.3f}", frame_cells)
-    return f"| {' | '.join(cells)} |"
+    return (clips.macro_f1, None, None) if frames is None else (clips.macro_f1, frames.accuracy, frames.macro_f1)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.3f}" if known else "-"
 
 
 def _interval(values_N: NDArray[np.float64], groups: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def answer(labels: list[int], *, config: ModelConfig, top_k: int = 5) -> Predict
     for first, part in ((0, labels[:half]), (half, labels[half:])):
         clip = clip_at([(first + index) / 8 for index in range(len(part))])
         collected.add(clip, done(scores_of(part, action=1)))
-    return collected.prediction(report=REPORT, info=INFO, config=config, top_k=top_k)
+    return collected.prediction(report=REPORT, info=INFO, config=config, sampling=config.sampling, top_k=top_k)
 
 
 def test_labels_are_ranked_by_score_and_equals_stay_in_order() -> None:
@@ -92,8 +92,32 @@ def test_where_every_frame_is_taken_the_last_lasts_as_long_as_the_one_before() -
     config = toy_config(sampling=Sampling(frames_per_second="native"))
     collected = Collected()
     collected.add(clip_at([0.0, 0.1, 0.35]), done(scores_of([1, 1, 1], action=0)))
-    (segment,) = collected.prediction(report=REPORT, info=INFO, config=config, top_k=1).segments
+    (segment,) = collected.prediction(
+        report=REPORT, info=INFO, config=config, sampling=config.sampling, top_k=1
+    ).segments
     assert segment.end_seconds == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "stride", "duration_seconds", "end_seconds"),
+    [
+        (Sampling(frames_per_second=0.1), 1, None, 11.0),
+        (Sampling(frames_per_second=0.1), 1, 3.0, 3.0),
+        (Sampling(frames_per_second=0.1, end_seconds=2.5), 1, 3.0, 2.5),
+        (Sampling(frames_per_second=0.1), 1, 0.25, 1.0),  # a lie: what was seen is not cut off
+        (Sampling(frames_per_second=8), 4, 3.0, 1.5),
+        (Sampling(frames_per_second="native"), 2, 3.0, 1.5),
+    ],
+)
+def test_a_segment_ends_neither_after_the_request_nor_after_the_video(
+    sampling: Sampling, stride: int, duration_seconds: float | None, end_seconds: float
+) -> None:
+    collected, seconds_T = Collected(), np.array([0.0, 0.5, 1.0])
+    clip = Clip(np.zeros((3, 32, 32, 3), dtype=np.uint8), seconds_T, stride)
+    collected.add(clip, done(scores_of([1, 1, 1], action=0)))
+    report = REPORT.model_copy(update={"duration_seconds": duration_seconds})
+    prediction = collected.prediction(report=report, info=INFO, config=toy_config(), sampling=sampling, top_k=1)
+    assert [segment.end_seconds for segment in prediction.segments] == [pytest.approx(end_seconds)]
 
 
 def test_the_milliseconds_of_all_chunks_are_added_up() -> None:
@@ -114,6 +138,6 @@ def test_a_model_without_actions_says_nothing_of_the_action() -> None:
     collected = Collected()
     scores = Scores(None, scores_of([1, 1], action=0).frame_logits_BTL)
     collected.add(clip_at([0.0, 0.125]), done(scores))
-    prediction = collected.prediction(report=REPORT, info=INFO, config=config, top_k=5)
+    prediction = collected.prediction(report=REPORT, info=INFO, config=config, sampling=config.sampling, top_k=5)
     assert prediction.action is None and prediction.top == ()
     assert [frame.label for frame in prediction.frames] == ["moving", "moving"]

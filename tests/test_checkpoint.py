@@ -1,5 +1,6 @@
 """A model folder is written whole, read strictly, and explains what is wrong with it."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -72,11 +73,34 @@ def test_a_missing_file_is_named(model: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "null", "{}", '{"schema": 1, "files": {"../x": "y"}, "name": "a", "version": "1"}']
+    "content",
+    ["", "[" * 60_000, "[]", "null", "{}", '{"schema": 1, "files": {"../x": "y"}, "name": "a", "version": "1"}'],
 )
 def test_a_manifest_that_is_none_is_refused(model: Path, content: str) -> None:
     (model / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest.json"):
+        load_checkpoint(model)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("encoder", {"backbone": "timm:nothing_like_this"}),
+        ("recurrent", {"hidden_size": 10**9}),
+        ("recurrent", {"projection_size": 10**9}),
+        ("recurrent", {"bidirectional": True}),
+    ],
+)
+def test_a_config_that_cannot_be_built_is_named(model: Path, part: str, change: dict[str, object]) -> None:
+    """The hashes are right: whoever wrote it wrote the manifest too."""
+    config = json.loads((model / "config.json").read_text())
+    config["heads"]["readout"] = "last"
+    config[part] |= change
+    (model / "config.json").write_text(json.dumps(config))
+    manifest = json.loads((model / "manifest.json").read_text())
+    manifest["files"]["config.json"] = hashlib.sha256((model / "config.json").read_bytes()).hexdigest()
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"config\.json does not describe a model"):
         load_checkpoint(model)
 
 

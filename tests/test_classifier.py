@@ -124,13 +124,24 @@ def test_the_segments_are_a_fold_of_the_frame_scores(model: Path, clip: Path) ->
         scores, _ = checkpoint.model(torch.from_numpy(whole.pixels_THWC))
     frames = zip(whole.seconds_T.tolist(), scores.frame_probabilities_BTL()[0].tolist(), strict=True)
     segmenter = Segmenter(config.heads.frame_labels, config.heads.background, config.segments)
-    expected = segmenter.fold(frames, end_seconds=float(whole.seconds_T[-1]) + 1 / 8)
+    expected = segmenter.fold(frames, end_seconds=10.0)
     segments = Classifier.load(model).classify(clip).segments
     assert len(segments) > 1
     assert [(s.label, s.start_seconds, s.end_seconds) for s in segments] == [
         (s.label, s.start_seconds, s.end_seconds) for s in expected
     ]
     assert [s.score for s in segments] == pytest.approx([s.score for s in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize(("end_seconds", "latest_seconds"), [(None, 3.0), (2.0, 2.0)])
+def test_a_low_rate_labels_nothing_after_the_video_or_the_interval(
+    tmp_path: Path, end_seconds: float | None, latest_seconds: float
+) -> None:
+    sampling = Sampling(frames_per_second=0.1)
+    model = toy_checkpoint(tmp_path / "slow", sampling=sampling, frame_labels=("a", "b"), background=None)
+    clip = write_clip(tmp_path / "short.mp4", num_frames=30)
+    (segment,) = Classifier.load(model).classify(clip, end_seconds=end_seconds).segments
+    assert (segment.start_seconds, segment.end_seconds) == (0.0, pytest.approx(latest_seconds))
 
 
 def test_a_bidirectional_model_classifies_a_clip_in_one_piece(tmp_path: Path, clip: Path) -> None:

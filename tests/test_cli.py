@@ -1,17 +1,30 @@
 """The command line as a person meets it: what it writes, what it prints, and one sentence for every mistake."""
 
 import csv
+import inspect
 import json
+import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
-from tests.toy_models import toy_checkpoint
+from tests.toy_models import FRAMES, toy_checkpoint
 from tests.toy_videos import write_clip
+from training.recipes import Options
 from training.render import render_clips
+from vidseq import cli
+from vidseq.__main__ import main
 from vidseq.checkpoint import load_checkpoint
+from vidseq.errors import VidseqError
 from vidseq.schemas import Prediction
 
 SMALL = ("--backbone", "timm:test_efficientnet", "--weights", "none", "--size", "32", "--epochs", "3")
@@ -21,6 +34,18 @@ Completed = subprocess.CompletedProcess[str]
 def vidseq(*arguments: object) -> Completed:
     command = [sys.executable, "-m", "vidseq", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def in_process(*arguments: object) -> Result:
+    """The same without a new process, and without the last step: from an error to an exit code."""
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+def refused(*arguments: object) -> str:
+    """The sentence of a command that must end in one of our own errors."""
+    error = in_process(*arguments).exception
+    assert isinstance(error, VidseqError), error
+    return str(error)
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +69,105 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_prints_both_rows_and_leaves_a_model_with_its_card(trained: tuple[Path, Completed]) -> None:
     model, run = trained
     assert run.returncode == 0, run.stderr
-    assert "mean-pool baseline" in run.stdout and "confusion" in run.stdout
+    assert "baseline (no recurrence)" in run.stdout and "confusion" in run.stdout
     assert "clips held out" in (model / "card.md").read_text()
     assert load_checkpoint(model).config.heads.background == "still"
     assert not list(model.with_name("model.run").glob("*.pt")), "what a resume needs goes when the run is done"
     assert list(model.with_name("model.run").rglob("events.*")), "TensorBoard has its logs"
 
 
-def test_the_same_command_gives_the_same_model(clips: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        assert vidseq("train", clips, "--out", tmp_path / name / "model", "--seed", 5, *SMALL).returncode == 0
-    one, other = (load_checkpoint(tmp_path / name / "model").info.sha256 for name in ("a", "b"))
-    assert one == other
+def interrupted(*arguments: object, when: Path) -> Completed:
+    """The command, sent Ctrl-C as soon as there is a file `when`."""
+    command = [sys.executable, "-m", "vidseq", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not when.exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def test_an_interrupted_training_continues_and_gives_the_model_of_an_uninterrupted_one(
+    clips: Path, tmp_path: Path
+) -> None:
+    options = (*SMALL, "--seed", 5, "--epochs", 40, "--patience", 40)
+    whole, model = tmp_path / "whole" / "model", tmp_path / "torn" / "model"
+    assert vidseq("train", clips, "--out", whole, *options).returncode == 0
+    stopped = interrupted("train", clips, "--out", model, *options, when=tmp_path / "torn" / "model.run" / "gru.pt")
+    assert stopped.returncode == 130
+    assert "interrupted; the same command continues from the last epoch" in stopped.stderr
+    assert "Traceback" not in stopped.stderr and not model.exists()
+    resumed = vidseq("train", clips, "--out", model, *options)
+    assert "gru: continuing after epoch" in resumed.stderr
+    assert load_checkpoint(model).info.sha256 == load_checkpoint(whole).info.sha256
 
 
 def test_folds_measure_every_clip_and_then_train_on_all(clips: Path, tmp_path: Path) -> None:
-    run = vidseq("train", clips, "--out", tmp_path / "model", "--group-by", "scene", "--folds", 3, *SMALL)
-    assert run.returncode == 0, run.stderr
+    run = in_process("train", clips, "--out", tmp_path / "model", "--group-by", "scene", "--folds", 3, *SMALL)
+    assert run.exit_code == 0, run.stderr
     assert "never saw its group" in (tmp_path / "model" / "card.md").read_text()
     assert " 24 " in run.stdout
+    assert not list((tmp_path / "model.run").glob("*.pt"))
+
+
+def test_after_the_folds_model_and_baseline_train_for_their_own_median_epochs(clips: Path, tmp_path: Path) -> None:
+    steep = (*SMALL, "--epochs", 12, "--learning-rate", 0.02, "--dropout", 0)  # the gru overfits at once
+    run = in_process("train", clips, "--out", tmp_path / "model", "--group-by", "scene", "--folds", 3, *steep)
+    told = re.search(r"epochs of the folds: (\d+), and (\d+) for the baseline", run.stderr)
+    assert told is not None and told[1] != told[2]
+    assert re.search(rf"training gru \S+ {told[1]}/{told[1]} ", run.stderr)
+    assert re.search(rf"training mean-pool \S+ {told[2]}/{told[2]} ", run.stderr)
+
+
+@pytest.fixture
+def split_clips(clips: Path, tmp_path: Path) -> Path:
+    """Four clips to train on, two to validate on, one to test."""
+    with (clips / "clips.csv").open() as table:
+        rows = list(csv.DictReader(table))[:7]
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for index, row in enumerate(rows):
+        (folder / f"{index}.mp4").write_bytes((clips / row["path"]).read_bytes())
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"]
+    lines = [f"{i}.mp4,{row['label']},{split}" for i, (row, split) in enumerate(zip(rows, splits, strict=True))]
+    (folder / "clips.csv").write_text("\n".join(["path,label,split", *lines]))
+    return folder
+
+
+def test_clips_marked_test_are_what_is_measured(split_clips: Path, tmp_path: Path) -> None:
+    run = in_process("train", split_clips, "--out", tmp_path / "model", *SMALL)
+    assert run.exit_code == 0, run.stderr
+    assert "Measured: 1 clip marked test" in (tmp_path / "model" / "card.md").read_text()
+    assert "| model | 1 |" in (tmp_path / "model" / "card.md").read_text()
+
+
+def test_folds_ignore_a_given_split_aloud(split_clips: Path, tmp_path: Path) -> None:
+    run = in_process("train", split_clips, "--out", tmp_path / "model", "--folds", 2, *SMALL)
+    assert run.exit_code == 0, run.stderr
+    assert run.stderr.count("--folds ignores the given split") == 1
+    assert "| model | 7 |" in (tmp_path / "model" / "card.md").read_text()
+
+
+def test_evaluate_leaves_out_labels_of_a_kind_that_the_model_does_not_say(tmp_path: Path) -> None:
+    model = toy_checkpoint(tmp_path / "toy", frame_labels=(), background=None)
+    folder = tmp_path / "clips"
+    (folder / "grow").mkdir(parents=True)
+    write_clip(folder / "grow" / "a.mp4", num_frames=10)
+    (folder / "segments.csv").write_text(f"path,start_seconds,end_seconds,label\ngrow/a.mp4,0,1,{FRAMES[0]}\n")
+    run = in_process("evaluate", model, folder)
+    assert run.exit_code == 0, run.exception
+    assert "clips" in run.stdout and "frames" not in run.stdout
+    assert "top 5" not in run.stdout, "there are three labels only"
+
+
+def test_labels_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    labels = ("[red]stop[/red]", "go")
+    model = toy_checkpoint(tmp_path / "toy", action_labels=labels, frame_labels=(), background=None)
+    assert labels[0] in in_process("models", model).stdout
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "a.mp4", num_frames=10)
+    (tmp_path / "clips" / "clips.csv").write_text(f"path,label\na.mp4,{labels[0]}\n")
+    assert labels[0] in in_process("evaluate", model, tmp_path / "clips").stdout
 
 
 def test_evaluate_writes_the_figures_of_model_and_baseline(
@@ -138,6 +243,95 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     run = vidseq(*(argument.format(**places) for argument in arguments))
     assert run.returncode == 2
     assert sentence in run.stderr and "Traceback" not in run.stderr and run.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--out", "."), "does not name a folder"),
+        (("--out", "{taken}"), "exists and is not a model"),
+        (("--out", "{taken}/notes.txt/model"), "nothing can be written into"),
+        (("--out", "m", "--folds", "9"), "9 folds of 3 groups"),
+        (("--out", "m", "--folds", "2"), "leave one group to train on"),
+        (("--out", "m", "--device", "foo"), "--device: 'foo' cannot be used"),
+        (("--out", "m", "--device", "cuda:77"), "--device: 'cuda:77' cannot be used"),
+        (("--out", "m", "--patience", "0"), "--patience"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:CUDA initialization")
+def test_a_mistake_is_found_before_a_clip_is_opened(options: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    for name in ("jump/a.mp4", "jump/b.mp4", "wave/c.mp4", "taken/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(b"no video")
+    (tmp_path / "taken").rename(tmp_path.with_name(f"{tmp_path.name}-taken"))
+    taken = tmp_path.with_name(f"{tmp_path.name}-taken")
+    assert sentence in refused("train", tmp_path, *(option.format(taken=taken) for option in options))
+
+
+def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["train", "a" * 300, "--out", "m"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"vidseq: File name too long: {'a' * 300}\n"
+
+
+def test_an_interrupted_command_says_so() -> None:
+    app = typer.Typer(cls=cli.Commands)
+
+    @app.command()
+    def wait() -> None:
+        raise KeyboardInterrupt
+
+    @app.command()
+    def train() -> None:
+        raise KeyboardInterrupt
+
+    run = CliRunner().invoke(app, ["wait"])
+    assert (run.exit_code, run.stderr) == (130, "vidseq: interrupted\n")
+
+
+def test_evaluate_asks_for_a_place_for_its_figures_before_it_works() -> None:
+    assert "--json: no file can be written at no/such/x.json" in refused(
+        "evaluate", "absent", "absent", "--json", "no/such/x.json"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:CUDA initialization")
+def test_evaluate_and_predict_name_a_device_that_is_not_there(clip: Path, tmp_path: Path) -> None:
+    model = toy_checkpoint(tmp_path / "toy")
+    assert "--device: 'foo'" in refused("predict", model, clip, "--device", "foo")
+    assert "--device: 'foo'" in refused("evaluate", model, clip.parent, "--device", "foo")
+
+
+def test_the_defaults_of_the_command_are_those_of_the_recipe() -> None:
+    parameters = inspect.signature(cli.train).parameters
+    typed = {name: parameters[name].default for name in Options.model_fields}
+    assert Options.model_validate(typed | {"frames_per_second": float(typed["frames_per_second"])}) == Options()
+
+
+class NoModels(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b'{"models": []}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def empty_service() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), NoModels) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_service_without_models_is_named(empty_service: str) -> None:
+    assert refused("models", "--url", empty_service) == f"there is no model at {empty_service}"
 
 
 def test_a_clip_that_cannot_be_decoded_is_named_and_can_be_skipped(clips: Path, tmp_path: Path) -> None:

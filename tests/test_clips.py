@@ -1,14 +1,16 @@
 """training.clips: three forms of a folder, and every mistake in it told at once with its place."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.clips import LabelledClip, LabelledSegment, frame_targets, read_clips, too_small_warnings
-from training.fit import IGNORED
+from training.clips import LabelledClip, LabelledSegment, read_clips, too_small_warnings
+from training.targets import IGNORED, frame_targets
 from vidseq.errors import DatasetError
 
 Problems = tuple[str, ...]
@@ -266,6 +268,17 @@ def test_time_outside_the_segments_is_background_if_there_is_one() -> None:
 
 def test_a_clip_that_nobody_marked_is_not_background() -> None:
     assert frame_targets(clip("jump"), np.array([0.5, 1.5]), ("rest", "up"), "rest").tolist() == [IGNORED, IGNORED]
+
+
+def test_a_frame_label_that_the_model_does_not_know_is_no_target() -> None:
+    marked = LabelledClip(Path("a"), None, None, None, (LabelledSegment(0, 1, "up"), LabelledSegment(1, 2, "down")))
+    assert frame_targets(marked, np.array([0.5, 1.5]), ("down",), None).tolist() == [IGNORED, 0]
+    assert frame_targets(marked, np.array([0.5, 1.5]), (), None).tolist() == [IGNORED, IGNORED]
+
+
+def test_reading_a_table_and_measuring_need_no_torch() -> None:
+    program = "import sys, training.clips, training.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_class_too_small_for_the_folds_is_warned_of_by_groups_if_there_are_any() -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from vidseq.encoder import PACKAGED, Encoder, build_config, load_default_weights
@@ -51,7 +53,18 @@ def test_training_mode_does_not_change_a_frozen_encoder(packaged: Encoder) -> No
     assert not any(parameter.requires_grad for parameter in packaged.parameters())
 
 
-@pytest.mark.parametrize("name", ["resnet1800", "timm:nothing_like_this", "squeezenet1_0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet1800",
+        "timm:nothing_like_this",
+        "timm:resnet18.foo",
+        "squeezenet1_0",
+        "r3d_18",
+        "fasterrcnn_resnet50_fpn",
+        "fcn_resnet50",
+    ],
+)
 def test_an_unusable_backbone_is_one_sentence(name: str) -> None:
     with pytest.raises(OptionError, match=name.removeprefix("timm:")):
         Encoder(build_config(name, weights="none"))
@@ -65,11 +78,31 @@ def test_weights_come_from_a_local_file(tmp_path: Path, packaged: Encoder) -> No
     assert torch.equal(encoder(some_pixels()), packaged(some_pixels()))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "timm:test_efficientnet"])
+def test_a_whole_network_with_its_classifier_is_cut_as_it_is_loaded(tmp_path: Path, name: str, wrapped: bool) -> None:
+    if name.startswith("timm:"):
+        network = timm.create_model(name.removeprefix("timm:"))
+    else:
+        network = torchvision.models.get_model(name, weights=None)
+    path = tmp_path / "network.pth"
+    torch.save({"epoch": 3, "state_dict": network.state_dict()} if wrapped else network.state_dict(), path)
+    encoder = Encoder(build_config(name, weights=str(path)))
+    load_default_weights(encoder)
+    loaded = encoder.backbone.state_dict()
+    assert len(loaded) < len(network.state_dict())
+    assert all(torch.equal(tensor, network.state_dict()[key]) for key, tensor in loaded.items())
+
+
 def test_weights_that_do_not_fit_or_are_none_are_refused(tmp_path: Path) -> None:
     fitting_nothing, nonsense = tmp_path / "a.safetensors", tmp_path / "b.pth"
     save_file({"x": torch.zeros(1)}, fitting_nothing)
     nonsense.write_bytes(b"not weights")
-    for path in (fitting_nothing, nonsense, tmp_path / "absent.pth"):
+    a_list, a_tensor, counted = tmp_path / "c.pth", tmp_path / "d.pth", tmp_path / "e.pth"
+    torch.save([torch.zeros(1)], a_list)
+    torch.save(torch.zeros(1), a_tensor)
+    torch.save({"epoch": 3}, counted)
+    for path in (fitting_nothing, nonsense, a_list, a_tensor, counted, tmp_path / "absent.pth"):
         with pytest.raises(OptionError, match=path.name):
             load_default_weights(Encoder(build_config(weights=str(path))))
 

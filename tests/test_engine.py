@@ -1,5 +1,6 @@
 """One model loop for many callers: everybody's answer is their own, whoever shares the batch."""
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.toy_models import toy_config, toy_model
-from vidseq.engine import Compute, Done, Engine, Work, direct
+from vidseq.engine import Compute, Done, Engine, Runner, Work, direct, run_batch
 from vidseq.model import VideoModel
 
 WAIT_SECONDS = 20.0
@@ -39,6 +40,14 @@ class Gate(nn.Module):
 @pytest.fixture
 def model() -> VideoModel:
     return toy_model(toy_config(cell="lstm", num_layers=2, readout="attention"))
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    """Skips without a device, fails without one where FAIL_WITHOUT_CUDA=1."""
+    if not torch.cuda.is_available():
+        (pytest.fail if os.environ.get("FAIL_WITHOUT_CUDA") == "1" else pytest.skip)("there is no CUDA device")
+    return torch.device("cuda")
 
 
 @pytest.fixture
@@ -166,3 +175,54 @@ def test_the_milliseconds_of_a_batch_are_shared_by_the_number_of_frames(model: V
     assert long_done.encode_ms == pytest.approx(3 * short_done.encode_ms)
     assert long_done.recur_ms == pytest.approx(3 * short_done.recur_ms)
     assert min(short_done.queued_ms, short_done.encode_ms, short_done.recur_ms) > 0
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru", "none"])
+def test_live_streams_frame_by_frame_get_the_answers_of_whole_videos(cell: str, num_layers: int) -> None:
+    model = toy_model(toy_config(cell=cell, num_layers=num_layers, readout="attention"))
+    videos = [chunk(6, seed=seed) for seed in range(3)]
+    whole = run_batch(Runner.of(model), videos)
+    runner, states = Runner.of(model), [None] * 3
+    for frame in range(6):
+        works = [Work(v.pixels_THWC[frame : frame + 1], s) for v, s in zip(videos, states, strict=True)]
+        live = run_batch(runner, works)
+        states = [done.state for done in live]
+        for done, expected in zip(live, whole, strict=True):
+            action_BTA = expected.scores.action_logits_BTA[:, frame : frame + 1]
+            torch.testing.assert_close(done.scores.action_logits_BTA, action_BTA, atol=1e-5, rtol=0)
+
+
+def test_live_streams_do_not_run_the_kernels_for_whole_sequences(model: VideoModel) -> None:
+    calls: list[object] = []
+    model.sequence.recurrent.rnn.register_forward_hook(lambda *_: calls.append(1))
+    runner = Runner.of(model)
+    run_batch(runner, [chunk(1), chunk(1, seed=1)])
+    assert calls == []
+    run_batch(runner, [chunk(1), chunk(2)])
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "none"])
+def test_a_bidirectional_model_is_run_over_one_frame_too(cell: str) -> None:
+    model = toy_model(toy_config(cell=cell, bidirectional=True))
+    (done,) = run_batch(Runner.of(model), [chunk(1)])
+    assert done.scores.frame_logits_BTL.shape == (1, 1, 3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_states_and_answers_come_and_go_on_the_cpu(model: VideoModel, cuda: torch.device) -> None:
+    """Rows of different length with states from the CPU, then single frames: both ways through the weights."""
+
+    def watch(runner: Runner) -> list[Done]:
+        first = run_batch(runner, [chunk(3), chunk(1, seed=1)])
+        works = [[Work(chunk(length, seed=7).pixels_THWC, done.state) for done in first] for length in (2, 1)]
+        works[0].append(chunk(4, seed=9))
+        return first + run_batch(runner, works[0]) + run_batch(runner, works[1])
+
+    expected = watch(Runner.of(model))
+    for got, want in zip(watch(Runner.of(model.to(cuda))), expected, strict=True):
+        assert {tensor.device.type for tensor in got.state.tensors.values()} == {"cpu"}
+        torch.testing.assert_close(
+            got.scores.action_probabilities_BTA(), want.scores.action_probabilities_BTA(), atol=1e-3, rtol=0
+        )

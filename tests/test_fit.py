@@ -1,11 +1,13 @@
 """The training loop: it learns what only time can tell, the same way every time, also after a kill."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.fit import IGNORED, Epoch, Example, FitConfig, fit
+from training.fit import Epoch, Example, FitConfig, fit
+from training.targets import IGNORED
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.errors import OptionError
 from vidseq.model import SequenceModel
@@ -92,7 +94,10 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(tmp_path: Path, at_
     with pytest.raises(Killed):
         fit(*data.values(), **arguments, run_file=tmp_path / "run.pt", on_epoch=kill)
     torch.manual_seed(12345)
-    resumed = fit(*data.values(), **arguments, run_file=tmp_path / "run.pt", on_epoch=lambda _: None)
+    found: list[int] = []
+    continued = {"run_file": tmp_path / "run.pt", "on_epoch": lambda _: None, "on_resume": found.append}
+    resumed = fit(*data.values(), **arguments, **continued)
+    assert found == [at_epoch]
     for name, tensor in uninterrupted.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], tensor), name
     assert resumed.best_epoch == uninterrupted.best_epoch
@@ -102,6 +107,65 @@ def test_a_run_with_other_settings_is_not_continued(tmp_path: Path) -> None:
     train(a_config(), SHORT, run_file=tmp_path / "run.pt")
     with pytest.raises(OptionError, match="other settings"):
         train(a_config("lstm"), SHORT, run_file=tmp_path / "run.pt")
+
+
+def without_its_first_target(examples: list[Example]) -> list[Example]:
+    return [Example(examples[0].feature_TD, IGNORED, examples[0].frame_target_T), *examples[1:]]
+
+
+def moved(examples: list[Example]) -> list[Example]:
+    return [Example(examples[0].feature_TD + 1, FORWARD, examples[0].frame_target_T), *examples[1:]]
+
+
+@pytest.mark.parametrize("change", [without_its_first_target, moved, lambda examples: examples[1:]])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_run_on_other_clips_is_not_continued(
+    tmp_path: Path, change: Callable[[list[Example]], list[Example]], side: int
+) -> None:
+    data = [two_orders(8, seed=1), two_orders(8, seed=2)]
+    arguments = {"config": a_config(), "settings": SHORT, "run_file": tmp_path / "run.pt", "on_epoch": lambda _: None}
+    fit(*data, **arguments)
+    data[side] = change(data[side])
+    with pytest.raises(OptionError, match="other clips"):
+        fit(*data, **arguments)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_run_is_named(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "run.pt"
+    train(a_config(), SHORT, run_file=path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(OptionError, match=r"run\.pt is damaged: remove it to start again"):
+        train(a_config(), SHORT, run_file=path)
+
+
+def test_a_file_that_is_no_run_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(OptionError, match=r"run\.pt is damaged"):
+        train(a_config(), SHORT, run_file=path)
+
+
+def test_without_validation_there_is_no_validation_loss_and_the_last_epoch_is_kept() -> None:
+    epochs: list[Epoch] = []
+    arguments = {"config": a_config(), "settings": SHORT, "run_file": None}
+    assert fit(two_orders(16, seed=1), [], **arguments, on_epoch=epochs.append).best_epoch == SHORT.epochs
+    assert [epoch.validation_loss for epoch in epochs] == [None] * SHORT.epochs
+
+
+def test_the_validation_loss_does_not_depend_on_the_batches() -> None:
+    """One of nine clips has a label, and they differ in length: the mean of batch means would depend on both."""
+    unlabelled = [Example(e.feature_TD, IGNORED, e.frame_target_T) for e in two_orders(8, seed=2)]
+    epochs: list[Epoch] = []
+    for batch_size in (1, 4, 9):
+        # one clip to train on, so that training is the same at any batch size
+        settings = FitConfig(epochs=1, batch_size=batch_size)
+        validation = [*unlabelled, *two_orders(1, seed=3)]
+        arguments = {"config": a_config(), "settings": settings, "run_file": None}
+        fit(two_orders(1, seed=1), validation, **arguments, on_epoch=epochs.append)
+    losses = [epoch.validation_loss for epoch in epochs]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
 def test_what_has_no_label_changes_nothing() -> None:

@@ -63,7 +63,8 @@ def test_any_chunking_gives_the_one_shot_answer(readout: str, half_life_frames: 
         logits_BTA, state = head(piece_BTH, state)
         pieces.append(logits_BTA)
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole_BTA, atol=1e-5, rtol=0)
-    torch.testing.assert_close(state.tensors["action.mean"], whole_state.tensors["action.mean"], atol=1e-5, rtol=0)
+    name = f"action.{readout}.mean"
+    torch.testing.assert_close(state.tensors[name], whole_state.tensors[name], atol=1e-5, rtol=0)
 
 
 @EVERY_READOUT
@@ -91,3 +92,18 @@ def test_the_frame_head_reads_each_frame_alone() -> None:
     head = FrameHead(HeadsConfig(frame_labels=("x", "y")), hidden_size=8)
     hidden_BTH = hidden(2, 5)
     torch.testing.assert_close(head(hidden_BTH)[:, 2:3], head(hidden_BTH[:, 2:3]))
+
+
+def test_what_one_readout_remembers_is_never_read_by_another() -> None:
+    hidden_BTH, mean = hidden(1, 4), a_head("mean", None)
+    _, of_attention = a_head("attention", None)(hidden_BTH)
+    torch.testing.assert_close(mean(hidden_BTH, of_attention)[0], mean(hidden_BTH)[0])
+
+
+@EVERY_READOUT
+def test_lengths_on_the_cpu_serve_a_head_elsewhere(readout: str, half_life_frames: float | None) -> None:
+    """The meta device computes no numbers, but refuses mixed devices as a GPU does."""
+    head, hidden_BTH = a_head(readout, half_life_frames).to("meta"), hidden(2, 5).to("meta")
+    logits_BTA, state = head(hidden_BTH, None, torch.tensor([5, 2]))
+    assert logits_BTA.shape == (2, 5, 3)
+    assert {tensor.device.type for tensor in state.tensors.values()} == {"meta"}

@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.toy_models import toy_config, toy_model
-from vidseq.config import Picture, Sampling
-from vidseq.model import VideoModel
+from vidseq.config import Picture, RecurrentConfig, Sampling
+from vidseq.errors import StateError
+from vidseq.model import SequenceModel, VideoModel
 from vidseq.sampling import sample
-from vidseq.state import State, stack
+from vidseq.state import State, StateHeader, stack
 from vidseq.video import Reader
 
 EVERY_CELL = pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
@@ -75,9 +77,29 @@ def test_an_empty_chunk_is_the_identity() -> None:
 
 
 def test_the_state_is_small() -> None:
-    model = toy_model(toy_config(cell="lstm", num_layers=4, readout="attention"))
-    _, state = model(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
-    assert sum(tensor.numel() * tensor.element_size() for tensor in state.tensors.values()) < 64 * 1024
+    """Of the largest model that a person would choose: what a stream remembers fits, as bytes."""
+    recurrent = RecurrentConfig(cell="lstm", num_layers=4, hidden_size=512)
+    config = toy_config(readout="attention").model_copy(update={"recurrent": recurrent})
+    state = SequenceModel(config, feature_size=8).initial_state(1)
+    assert 16 * 1024 < len(state.to_bytes(StateHeader(trunk="0" * 64, cell="lstm", dtype="float32"))) < 64 * 1024
+
+
+def test_a_state_that_was_written_out_is_read_back_by_its_own_model_only() -> None:
+    header = StateHeader(trunk="0" * 64, cell="gru", dtype="float32")
+    mean, attention = (toy_model(toy_config(readout=readout)) for readout in ("mean", "attention"))
+    _, state = mean(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    again = State.from_bytes(state.to_bytes(header), header=header, like=mean.sequence.initial_state(1))
+    assert again.tensors.keys() == state.tensors.keys()
+    with pytest.raises(StateError, match=r"action\.mean\.weight"):
+        State.from_bytes(state.to_bytes(header), header=header, like=attention.sequence.initial_state(1))
+
+
+@pytest.mark.parametrize("readout", ["mean", "attention"])
+def test_a_bidirectional_model_does_not_read_its_action_from_the_last_frame(readout: str) -> None:
+    assert toy_config(bidirectional=True, readout=readout).recurrent.bidirectional
+    assert toy_config(bidirectional=True, readout="last", action_labels=()).recurrent.bidirectional
+    with pytest.raises(ValidationError, match="backward half"):
+        toy_config(bidirectional=True, readout="last")
 
 
 def test_a_model_may_have_one_head_only() -> None:

@@ -47,6 +47,29 @@ def test_another_label_that_enters_ends_the_one_before() -> None:
     assert spans(RULES.fold(scores, end_seconds=0.8)) == [("wave", 0.0, 0.4), ("jump", 0.4, 0.8)]
 
 
+def labels(names: str) -> list[tuple[float, list[float]]]:
+    """Frames 0.1 s apart, each surely of one label: `w`ave, `j`ump or `r`est."""
+    return [(index / 10, [float(name == label) for label in "rwj"]) for index, name in enumerate(names)]
+
+
+def test_a_flicker_of_another_label_is_a_gap_like_any_other() -> None:
+    assert spans(RULES.fold(labels("wwwwjwwwww"), end_seconds=1.0)) == [("wave", 0.0, 1.0)]
+    assert spans(RULES.fold(labels("wwwwjrwwww"), end_seconds=1.0)) == [("wave", 0.0, 1.0)]
+    assert spans(RULES.fold(labels("wwwwjjrwww"), end_seconds=1.0)) == [("wave", 0.0, 0.4), ("wave", 0.7, 1.0)]
+
+
+def test_a_flicker_on_the_way_to_another_label_is_dropped() -> None:
+    found = RULES.fold(labels("wwwwjrjjjj"), end_seconds=1.0)
+    assert spans(found) == [("wave", 0.0, 0.4), ("jump", 0.4, 1.0)]
+    assert spans(RULES.fold(labels("wwwwjrrrrr"), end_seconds=1.0)) == [("wave", 0.0, 0.4)]
+
+
+def test_a_label_that_lasts_ends_the_one_before_however_large_a_gap_may_be() -> None:
+    patient = Segmenter(RULES.labels, "rest", RULES.config.model_copy(update={"merge_gap_seconds": 5.0}))
+    found = patient.fold(labels("wwwwjjjjwwww"), end_seconds=1.2)
+    assert spans(found) == [("wave", 0.0, 0.4), ("jump", 0.4, 0.8), ("wave", 0.8, 1.2)]
+
+
 def test_the_background_makes_no_segment() -> None:
     assert RULES.fold(frames(*[0.0] * 20), end_seconds=2.0) == []
 
@@ -73,6 +96,8 @@ def test_an_automaton_stored_as_numbers_after_every_frame_gives_the_same_segment
     rows = [(i / 10, row) for i, row in enumerate(scores)]
     automaton, found = Automaton(), []
     for seconds, row in rows:
-        settled, automaton = RULES.step(Automaton.from_numbers(automaton.to_numbers()), seconds, row)
+        numbers = automaton.to_numbers()
+        assert len(numbers) == 11
+        settled, automaton = RULES.step(Automaton.from_numbers(numbers), seconds, row)
         found += settled
     assert found + RULES.finish(automaton, 9.0) == RULES.fold(rows, end_seconds=9.0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.clips import LabelledClip, LabelledSegment
-from training.splits import make_folds, near_duplicates, validation_split
+from training.splits import make_folds, make_nested_folds, near_duplicates, validation_split
 from vidseq.errors import DatasetError, OptionError
 
 
@@ -82,8 +82,15 @@ def test_the_same_seed_gives_the_same_folds_and_another_seed_others() -> None:
 @pytest.mark.parametrize("num_folds", [1, 3])
 def test_more_folds_than_groups_or_fewer_than_two_are_refused(num_folds: int) -> None:
     clips = clips_of([("a", "x"), ("b", "y"), ("a", "y")])
-    with pytest.raises(DatasetError, match=f"{num_folds} folds of 2 groups"):
+    with pytest.raises(OptionError, match=f"{num_folds} folds of 2 groups"):
         make_folds(clips, num_folds=num_folds, seed=0)
+
+
+def test_folds_that_leave_one_group_to_train_on_are_refused() -> None:
+    clips = clips_of([("a", "x"), ("b", "y"), ("a", "z")])
+    assert len(make_nested_folds(clips, num_folds=3, seed=0)) == 3
+    with pytest.raises(OptionError, match="2 folds of 3 groups leave one group to train on"):
+        make_nested_folds(clips, num_folds=2, seed=0)
 
 
 def test_one_group_cannot_be_split() -> None:

@@ -6,6 +6,8 @@ from training.fit import FitConfig
 from vidseq import __version__
 from vidseq.config import ModelConfig
 
+BASELINE = "baseline (no recurrence)"
+
 
 def write_card(
     name: str, evaluation: Evaluation, *, measured_on: str, dataset: Dataset, config: ModelConfig, settings: FitConfig
@@ -17,7 +19,7 @@ def write_card(
         "",
         f"A {recurrent.cell} of {recurrent.num_layers} x {recurrent.hidden_size} on frozen {config.encoder.backbone} "
         f"features, {config.sampling.frames_per_second} frames per second at {config.picture.size} px, "
-        f"trained by vidseq {__version__} on {len(dataset.clips)} clips (seed {settings.seed}).",
+        f"trained by vidseq {__version__} on {count_clips(len(dataset.clips))} (seed {settings.seed}).",
         "",
         f"* actions: {', '.join(heads.action_labels) or 'none'}",
         f"* frame labels: {', '.join(heads.frame_labels) or 'none'}",
@@ -31,11 +33,15 @@ def write_card(
     return "\n".join(lines) + "\n"
 
 
+def count_clips(num: int) -> str:
+    return "1 clip" if num == 1 else f"{num} clips"
+
+
 def _clip_rows(evaluation: Evaluation) -> list[str]:
     clips = evaluation.clips
     if clips is None:
         return []
-    rows = [("model", clips), ("mean-pool baseline", clips.baseline)]
+    rows = [("model", clips), (BASELINE, clips.baseline)]
     return [
         "| clips | num | accuracy | macro F1 |",
         "|---|---|---|---|",
@@ -48,7 +54,7 @@ def _frame_rows(evaluation: Evaluation) -> list[str]:
     frames = evaluation.frames
     if frames is None:
         return []
-    rows = [("model", frames), ("mean-pool baseline", frames.baseline)]
+    rows = [("model", frames), (BASELINE, frames.baseline)]
     return [
         "| frames | num | accuracy | macro F1 |",
         "|---|---|---|---|",

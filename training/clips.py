@@ -5,8 +5,6 @@
 
 segments.csv may lie beside each of these forms. A folder of pictures counts as a clip. All mistakes are told together,
 each with its file and line.
-
-Shape letters: T sampled frames.
 """
 
 from collections import defaultdict
@@ -14,12 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from training import checks
 from training.checks import Findings, Mistake
-from training.fit import IGNORED
 from vidseq.errors import DatasetError
 from vidseq.pictures import picture_paths
 
@@ -113,21 +107,6 @@ def read_clips(
         background=background,
         warnings=(*findings.warnings, *_doubts(clips)),
     )
-
-
-def frame_targets(
-    clip: LabelledClip, seconds_T: NDArray[np.float64], frame_labels: Sequence[str], background: str | None
-) -> NDArray[np.int64]:
-    """The index of each sampled frame's label, int64[T]; `IGNORED` where it has none.
-
-    A clip without any segment was not marked at all: its frames are no background.
-    """
-    unmarked = IGNORED if background is None or not clip.segments else frame_labels.index(background)
-    target_T = np.full(len(seconds_T), unmarked, dtype=np.int64)
-    for segment in clip.segments:
-        inside_T = (segment.start_seconds <= seconds_T) & (seconds_T < segment.end_seconds)
-        target_T[inside_T] = frame_labels.index(segment.label)
-    return target_T
 
 
 def too_small_warnings(clips: Sequence[LabelledClip], num_folds: int) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from training.clips import ClipFolder, LabelledClip, frame_targets
+from training.clips import ClipFolder, LabelledClip
 from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
-from training.fit import IGNORED, Example
+from training.fit import Example
+from training.targets import IGNORED, frame_targets
 from vidseq.errors import DatasetError
 
 

@@ -28,6 +28,8 @@ from vidseq.pictures import PictureReader, picture_paths
 from vidseq.sampling import FrameSource, sample
 from vidseq.video import Reader
 
+VERSION = "1"  # of the way from bytes to the encoder's pixels: a new resize must not meet old features
+
 
 @dataclass(frozen=True, eq=False)
 class ClipFeatures:
@@ -68,7 +70,7 @@ class FeatureExtractor:
         self._cache = cache or user_cache_path("vidseq") / "features"
         self._limits = limits or Limits()
         parts = (config.picture, config.sampling, encoder.config)
-        self._recipe = _hash(encoder.to_bytes(), *(part.model_dump_json() for part in parts))
+        self._recipe = _hash(VERSION, encoder.to_bytes(), *(part.model_dump_json() for part in parts))
 
     def __call__(self, path: Path) -> ClipFeatures:
         """The features of one clip, from the cache if they are there.

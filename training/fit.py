@@ -8,11 +8,15 @@ A run that was killed continues from its last epoch and ends with the same weigh
 Shape letters: B clips, T frames, D feature size.
 """
 
+import hashlib
+import io
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # raised by torch.load when a file asks for more than tensors
 from typing import Annotated, Any
 
 import torch
@@ -21,11 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from training.targets import IGNORED
 from vidseq.config import Config, ModelConfig, PositiveInt, Share
 from vidseq.errors import OptionError
 from vidseq.model import SequenceModel
-
-IGNORED = -1  # the target of what has no label
 
 
 class FitConfig(Config):
@@ -54,11 +57,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is reported after each epoch: mean losses, and the best validation loss so far with its epoch."""
+    """What is reported after each epoch. Without validation clips there is no loss of theirs, and the last is best."""
 
     number: int
     train_loss: float
-    validation_loss: float
+    validation_loss: float | None
     best_epoch: int
     gradient_norm: float
 
@@ -71,49 +74,6 @@ class Fitted:
     best_epoch: int
 
 
-def fit(
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    *,
-    config: ModelConfig,
-    settings: FitConfig,
-    run_file: Path | None,
-    on_epoch: Callable[[Epoch], None],
-) -> Fitted:
-    """Train one model. Without validation clips it runs all its epochs and keeps the last.
-
-    Args:
-        run_file: where the run is saved after every epoch and found again after a kill; None keeps nothing.
-        on_epoch: told after every epoch.
-    """
-    with _one_thread():
-        return _fit(train, validation, config, settings, run_file, on_epoch)
-
-
-def _fit(
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    config: ModelConfig,
-    settings: FitConfig,
-    run_file: Path | None,
-    on_epoch: Callable[[Epoch], None],
-) -> Fitted:
-    torch.manual_seed(settings.seed)
-    model = SequenceModel(config, feature_size=train[0].feature_TD.shape[1])
-    run = _Run(model, settings, steps_an_epoch=math.ceil(len(train) / settings.batch_size))
-    if run_file is not None and run_file.exists():
-        run.restore(run_file)
-    while run.epoch < settings.epochs and run.epoch - run.best_epoch < settings.patience_epochs:
-        train_loss, gradient_norm = run.train_epoch(train)
-        validation_loss = _mean_loss(model, validation, settings) if validation else -float(run.epoch)
-        run.finish_epoch(validation_loss)
-        if run_file is not None:
-            run.save(run_file)
-        on_epoch(Epoch(run.epoch, train_loss, validation_loss, run.best_epoch, gradient_norm))
-    model.load_state_dict(run.best_weights)
-    return Fitted(model.eval(), run.best_epoch)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """The models are small: more threads cost more than they bring, and one gives the same sums on every machine."""
@@ -123,6 +83,45 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
+
+
+@_one_thread()
+def fit(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    config: ModelConfig,
+    settings: FitConfig,
+    run_file: Path | None,
+    on_epoch: Callable[[Epoch], None],
+    on_resume: Callable[[int], None] = lambda num_epochs: None,
+) -> Fitted:
+    """Train one model. Without validation clips it runs all its epochs and keeps the last.
+
+    Args:
+        run_file: where the run is saved after every epoch and found again after a kill; None keeps nothing.
+        on_epoch: told after every epoch.
+        on_resume: told once how many epochs were found in `run_file`, if any.
+
+    Raises:
+        OptionError: the loss is not finite, or `run_file` is damaged or belongs to a run with other settings or data.
+    """
+    torch.manual_seed(settings.seed)
+    model = SequenceModel(config, feature_size=train[0].feature_TD.shape[1])
+    run = _Run(model, settings, steps_an_epoch=math.ceil(len(train) / settings.batch_size))
+    belongs_to = "" if run_file is None else _hash(config, settings, train, validation)
+    if run_file is not None and run_file.exists():
+        run.restore(run_file, belongs_to=belongs_to)
+        on_resume(run.epoch)
+    while run.epoch < settings.epochs and run.epoch - run.best_epoch < settings.patience_epochs:
+        train_loss, gradient_norm = run.train_epoch(train)
+        validation_loss = _validation_loss(model, validation, settings) if validation else None
+        run.finish_epoch(validation_loss)
+        if run_file is not None:
+            run.save(run_file, belongs_to=belongs_to)
+        on_epoch(Epoch(run.epoch, train_loss, validation_loss, run.best_epoch, gradient_norm))
+    model.load_state_dict(run.best_weights)
+    return Fitted(model.eval(), run.best_epoch)
 
 
 class _Run:
@@ -148,7 +147,7 @@ class _Run:
         self.model.train()
         losses, norms = [], []
         for batch in _batches(examples, self.settings.batch_size, order=self.order):
-            loss = _loss(self.model, batch, self.settings)
+            loss = _weighted(*_losses(self.model, batch, self.settings), self.settings)
             self.optimizer.zero_grad()
             loss.backward()
             norms.append(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm).item())
@@ -161,85 +160,109 @@ class _Run:
             raise OptionError(f"the loss is {mean_loss} in epoch {self.epoch + 1}: lower learning_rate ({rate:g})")
         return mean_loss, sum(norms) / len(norms)
 
-    def finish_epoch(self, validation_loss: float) -> None:
+    def finish_epoch(self, validation_loss: float | None) -> None:
         self.epoch += 1
-        if validation_loss < self.best_loss:
-            self.best_loss, self.best_epoch, self.best_weights = validation_loss, self.epoch, _copy(self.model)
+        if validation_loss is None or validation_loss < self.best_loss:
+            self.best_loss = math.inf if validation_loss is None else validation_loss
+            self.best_epoch, self.best_weights = self.epoch, _copy(self.model)
 
-    def save(self, path: Path) -> None:
-        """Written beside its final name and renamed, so that a kill leaves the epoch before."""
+    def save(self, path: Path, *, belongs_to: str) -> None:
+        """Written beside its final name and renamed, so that a kill or a power cut leaves the epoch before."""
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "order": self.order.get_state(),
-                "random": torch.get_rng_state(),
-                "progress": {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_loss": self.best_loss},
-                "best_weights": self.best_weights,
-                "belongs_to": self._belongs_to(),
-            },
-            fresh,
-        )
+        saved = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "progress": {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_loss": self.best_loss},
+            "best_weights": self.best_weights,
+            "belongs_to": belongs_to,
+        }
+        with fresh.open("wb") as file:
+            torch.save(saved, file)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, *, belongs_to: str) -> None:
         """Continue where `save` left off; tensors and plain values only are read, nothing is unpickled.
 
         Raises:
-            OptionError: the file belongs to a run with other settings.
+            OptionError: the file is damaged, or belongs to a run with other settings or data.
         """
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
-        if saved["belongs_to"] != self._belongs_to():
-            raise OptionError(f"{path} belongs to a run with other settings: remove it, or choose another folder")
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.order.set_state(saved["order"])
-        torch.set_rng_state(saved["random"])
-        self.best_weights = saved["best_weights"]
-        progress = saved["progress"]
-        self.epoch, self.best_epoch, self.best_loss = (progress[k] for k in ("epoch", "best_epoch", "best_loss"))
+        content = path.read_bytes()
+        try:
+            saved: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            if saved["belongs_to"] != belongs_to:
+                raise OptionError(
+                    f"{path} belongs to a run with other settings or other clips: remove it, or choose another folder"
+                )
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.order.set_state(saved["order"])
+            torch.set_rng_state(saved["random"])
+            self.best_weights = saved["best_weights"]
+            progress = saved["progress"]
+            self.epoch, self.best_epoch, self.best_loss = (progress[k] for k in ("epoch", "best_epoch", "best_loss"))
+        except (EOFError, UnpicklingError, RuntimeError, KeyError, TypeError, ValueError):
+            raise OptionError(f"{path} is damaged: remove it to start again") from None
 
-    def _belongs_to(self) -> str:
-        return self.model.config.model_dump_json() + self.settings.model_dump_json()
+
+def _hash(config: ModelConfig, settings: FitConfig, *parts: Sequence[Example]) -> str:
+    """Of all that the weights follow from: settings, features, targets, and on which side each clip is."""
+    digest = hashlib.sha256(f"{config.model_dump_json()}\n{settings.model_dump_json()}".encode())
+    for part in parts:
+        digest.update(f"\n{len(part)} clips".encode())
+        for example in part:
+            digest.update(f"\n{tuple(example.feature_TD.shape)} {example.action_target}\n".encode())
+            digest.update(example.feature_TD.contiguous().numpy().data)
+            digest.update(example.frame_target_T.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
-def _loss(model: SequenceModel, batch: Sequence[Example], settings: FitConfig) -> Tensor:
-    """The sum of both heads' cross-entropies; a clip without a label, or a frame without one, counts for nothing."""
+def _losses(model: SequenceModel, batch: Sequence[Example], settings: FitConfig) -> tuple[Tensor, Tensor]:
+    """Of the action head and the frame head: the summed cross-entropy, and over how many labels it is summed.
+
+    A clip without a label, or a frame without one, counts for nothing; so does a head that the model does not have.
+    """
     lengths_B = torch.tensor([len(example.feature_TD) for example in batch])
     feature_BTD = pad_sequence([example.feature_TD for example in batch], batch_first=True)
     scores, _ = model(feature_BTD, None, lengths_B)
-    loss = feature_BTD.new_zeros(())
+    action_loss, num_clips = frame_loss, num_frames = feature_BTD.new_zeros(()), torch.tensor(0)
     if scores.action_logits_BTA is not None:
         logits_BA = scores.action_logits_BTA[torch.arange(len(batch)), lengths_B - 1]
         target_B = torch.tensor([example.action_target for example in batch])
-        loss = loss + _cross_entropy(logits_BA, target_B, settings)
+        action_loss, num_clips = _cross_entropy(logits_BA, target_B, settings)
     if scores.frame_logits_BTL is not None:
         targets = [example.frame_target_T for example in batch]
         target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
-        frames = _cross_entropy(scores.frame_logits_BTL.flatten(0, 1), target_BT.flatten(), settings)
-        loss = loss + settings.frame_loss_weight * frames
-    return loss
+        frame_loss, num_frames = _cross_entropy(scores.frame_logits_BTL.flatten(0, 1), target_BT.flatten(), settings)
+    return torch.stack([action_loss, frame_loss]), torch.stack([num_clips, num_frames])
 
 
-def _cross_entropy(logits_NK: Tensor, target_N: Tensor, settings: FitConfig) -> Tensor:
-    labelled_N = target_N != IGNORED
-    if not labelled_N.any():
-        return 0 * logits_NK.sum()  # still a function of the weights, so that it can be differentiated
-    return functional.cross_entropy(
-        logits_NK[labelled_N], target_N[labelled_N], label_smoothing=settings.label_smoothing
+def _cross_entropy(logits_NK: Tensor, target_N: Tensor, settings: FitConfig) -> tuple[Tensor, Tensor]:
+    loss = functional.cross_entropy(
+        logits_NK, target_N, ignore_index=IGNORED, label_smoothing=settings.label_smoothing, reduction="sum"
     )
+    return loss, (target_N != IGNORED).sum()
+
+
+def _weighted(loss_2: Tensor, count_2: Tensor, settings: FitConfig) -> Tensor:
+    """One number to minimise, from what `_losses` gives of a batch or of many."""
+    mean_2 = loss_2 / count_2.clamp(min=1)
+    return mean_2[0] + settings.frame_loss_weight * mean_2[1]
 
 
 @torch.no_grad()
-def _mean_loss(model: SequenceModel, examples: Sequence[Example], settings: FitConfig) -> float:
+def _validation_loss(model: SequenceModel, examples: Sequence[Example], settings: FitConfig) -> float:
+    """The same whatever the batches: summed over all of them before it is divided."""
     model.eval()
-    batches = list(_batches(examples, settings.batch_size, order=None))
-    weighted = [_loss(model, batch, settings).item() * len(batch) for batch in batches]
-    return sum(weighted) / len(examples)
+    batches = _batches(examples, settings.batch_size, order=None)
+    losses, counts = zip(*(_losses(model, batch, settings) for batch in batches), strict=True)
+    return _weighted(torch.stack(losses).sum(dim=0), torch.stack(counts).sum(dim=0), settings).item()
 
 
 def _batches(examples: Sequence[Example], size: int, *, order: torch.Generator | None) -> Iterator[list[Example]]:

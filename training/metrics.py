@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from sklearn.metrics import confusion_matrix, f1_score
 
-from training.fit import IGNORED
+from training.targets import IGNORED
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from training.fit import FitConfig
 from vidseq import encoder
 from vidseq.config import (
     Config,
     HeadsConfig,
+    LayerSize,
     ModelConfig,
     Picture,
     PositiveInt,
@@ -22,7 +23,7 @@ class Options(Config):
 
     cell: Literal["elman", "lstm", "gru"] = "gru"
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
-    hidden_size: PositiveInt = 64
+    hidden_size: LayerSize = 64
     bidirectional: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     readout: Literal["last", "mean", "attention"] = "mean"
@@ -38,6 +39,13 @@ class Options(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     patience_epochs: PositiveInt = 20
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("readout")
+    @classmethod
+    def _last_is_half_blind(cls, readout: str, info: ValidationInfo) -> str:
+        if readout == "last" and info.data.get("bidirectional"):
+            raise ValueError("the backward half has seen one frame at the last: use mean or attention")
+        return readout
 
 
 def default(

@@ -32,17 +32,33 @@ def make_folds(clips: Sequence[LabelledClip], *, num_folds: int, seed: int) -> l
     A given `split` is not looked at.
 
     Raises:
-        DatasetError: fewer groups than folds, or fewer than two folds.
+        OptionError: fewer groups than folds, or fewer than two folds.
     """
     group_N = _codes([_group(clip) for clip in clips])
     num_groups = len(set(group_N.tolist()))
     if not 2 <= num_folds <= num_groups:
-        raise DatasetError([f"{num_folds} folds of {num_groups} groups: choose from 2 to the number of groups"])
+        raise OptionError(f"{num_folds} folds of {num_groups} groups: choose from 2 to the number of groups")
     label_N = _codes([_label(clip) for clip in clips])
     folds = _stratified_folds(label_N, group_N, num_folds=num_folds, seed=seed)
     for fold in folds:
         assert fold.test, "a fold tests nothing"
         assert set(group_N[list(fold.train)]).isdisjoint(group_N[list(fold.test)]), "a group is on both sides"
+    return folds
+
+
+def make_nested_folds(clips: Sequence[LabelledClip], *, num_folds: int, seed: int) -> list[Fold]:
+    """Folds whose own training part can be split once more, to stop the training.
+
+    Raises:
+        OptionError: as `make_folds`, or a fold would leave one group only to train on.
+    """
+    folds = make_folds(clips, num_folds=num_folds, seed=seed)
+    if any(len({_group(clips[index]) for index in fold.train}) < 2 for fold in folds):
+        num_groups = len({_group(clip) for clip in clips})
+        raise OptionError(
+            f"{num_folds} folds of {num_groups} groups leave one group to train on; two are needed, one of them to "
+            "stop the training: more folds or more groups"
+        )
     return folds
 
 

@@ -1,6 +1,7 @@
 """The door's hinge: runs the command line, and turns what went wrong into one sentence. Knows none of the commands."""
 
 import sys
+from collections.abc import Sequence
 
 from vidseq.errors import VidseqError
 
@@ -19,12 +20,12 @@ _EXTRAS = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Exit codes: 0 done, 1 done but some clips failed (`--strict`), 2 a mistake in what was asked, 130 interrupted."""
     try:
         from vidseq.cli import app  # the SDK alone has no typer: that is a sentence too, so inside the try
 
-        app()
+        app(args=arguments)
     except VidseqError as error:
         _leave(str(error), code=2)
     except ModuleNotFoundError as error:
@@ -32,6 +33,8 @@ def main() -> None:
         if extra is None:
             raise
         _leave(f"this needs {error.name}: pip install 'vidseq[{extra}]'", code=2)
+    except OSError as error:  # a file that cannot be read, a disk that is full
+        _leave(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), code=2)
     except KeyboardInterrupt:
         _leave("interrupted", code=130)
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseq.config import ModelConfig
+from vidseq.config import ModelConfig, Sampling
 from vidseq.engine import Done
 from vidseq.model import Scores
 from vidseq.sampling import Clip, summarize
-from vidseq.schemas import FrameLabel, ModelInfo, Moment, Prediction, Scored, Segment, Timings, VideoReport
+from vidseq.schemas import FrameLabel, ModelInfo, Moment, Prediction, Sampled, Scored, Segment, Timings, VideoReport
 from vidseq.segments import Segmenter
 
 Probabilities = NDArray[np.float32]
@@ -69,17 +69,20 @@ class Collected:
         for name in ("encode_ms", "recur_ms", "queued_ms"):
             self._milliseconds[name] += getattr(done, name)
 
-    def prediction(self, *, report: VideoReport, info: ModelInfo, config: ModelConfig, top_k: int) -> Prediction:
-        """The answer once the video has ended; at least one clip has been added."""
+    def prediction(
+        self, *, report: VideoReport, info: ModelInfo, config: ModelConfig, sampling: Sampling, top_k: int
+    ) -> Prediction:
+        """The answer once the video has ended; at least one clip has been added. `sampling` is the request's."""
         seconds_T = np.concatenate(self._seconds)
-        sampled = summarize(seconds_T, config.sampling, stride=self._stride)
+        sampled = summarize(seconds_T, sampling, stride=self._stride)
+        end_seconds = _end_seconds(seconds_T, sampled, sampling, report)
         frame_TL = np.concatenate(self._frame_scores) if self._frame_scores else None
         top = () if self._action_A is None else ranked(info.action_labels, self._action_A)
         return Prediction(
             action=top[0] if top else None,
             top=top[:top_k],
             frames=() if frame_TL is None else _frame_labels(info.frame_labels, seconds_T, frame_TL),
-            segments=() if frame_TL is None else _segments(config, seconds_T, frame_TL),
+            segments=() if frame_TL is None else _segments(config, seconds_T, frame_TL, end_seconds),
             sampled=sampled,
             video=report,
             model=info,
@@ -104,10 +107,24 @@ def _frame_labels(
     return tuple(FrameLabel(seconds=seconds, label=labels[best], score=score) for seconds, best, score in rows)
 
 
-def _segments(config: ModelConfig, seconds_T: NDArray[np.float64], frame_TL: Probabilities) -> tuple[Segment, ...]:
+def _segments(
+    config: ModelConfig, seconds_T: NDArray[np.float64], frame_TL: Probabilities, end_seconds: float
+) -> tuple[Segment, ...]:
     segmenter = Segmenter(config.heads.frame_labels, config.heads.background, config.segments)
-    rate = config.sampling.frames_per_second
-    last_gap = float(seconds_T[-1] - seconds_T[-2]) if len(seconds_T) > 1 else 0.0
-    end_seconds = float(seconds_T[-1]) + (last_gap if rate == "native" else 1 / rate)
     frames = zip(seconds_T.tolist(), frame_TL.tolist(), strict=True)
     return tuple(segmenter.fold(frames, end_seconds=end_seconds))
+
+
+def _end_seconds(seconds_T: NDArray[np.float64], sampled: Sampled, sampling: Sampling, report: VideoReport) -> float:
+    """When the last label stops to hold: one interval after its frame, but not after the request or the video ends."""
+    last_seconds = sampled.end_seconds
+    if sampled.frames_per_second:
+        interval_seconds = 1 / sampled.frames_per_second
+    else:  # every frame was taken: the last is shown for as long as the one before
+        interval_seconds = float(seconds_T[-1] - seconds_T[-2]) if len(seconds_T) > 1 else 0.0
+    bounds = [last_seconds + interval_seconds]
+    if sampling.end_seconds is not None:
+        bounds.append(sampling.end_seconds)
+    if report.duration_seconds is not None:  # declared, and maybe a lie: no frame that was seen is cut off
+        bounds.append(max(report.duration_seconds, last_seconds))
+    return min(bounds)

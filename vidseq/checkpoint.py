@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from vidseq.config import ModelConfig
-from vidseq.errors import CheckpointError
+from vidseq.errors import CheckpointError, OptionError
 from vidseq.model import SequenceModel, VideoModel
 from vidseq.schemas import ModelInfo
 
@@ -56,11 +56,14 @@ def save_checkpoint(
 ) -> None:
     """Write a model beside its final name and rename it into place; an older model there is replaced.
 
+    A new name appears whole or not at all. Replacing takes two renames, and between them there is no model of that
+    name: a reader may find none for an instant, and after a crash right there the older one is in a hidden folder
+    beside it.
+
     Raises:
         CheckpointError: `folder` exists and is not a model, so it is left alone.
     """
-    if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not a model: choose another name")
+    check_destination(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     backbone = model.encoder.to_bytes()
     files = {
@@ -89,6 +92,21 @@ def save_checkpoint(
     _sync(folder.parent)
 
 
+def check_destination(folder: Path) -> None:
+    """That a model can be written to `folder`; to be asked before the work that makes one.
+
+    Raises:
+        CheckpointError: it has no name of its own, is something else already, or lies where nothing can be written.
+    """
+    if folder.name in ("", ".."):
+        raise CheckpointError(f"{folder} does not name a folder for the model")
+    if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not a model: choose another name")
+    ground = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not ground.is_dir() or not os.access(ground, os.W_OK):
+        raise CheckpointError(f"nothing can be written into {ground}")
+
+
 def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     """Read a model folder, checking every byte of it; `name` overrides the name it was saved under.
 
@@ -102,7 +120,7 @@ def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     if missing or len(backbones) != 1:
         raise CheckpointError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing)) or 'one backbone'}")
     config = _read_config(folder / _CONFIG, contents[_CONFIG])
-    model = VideoModel.build(config)
+    model = _build(config, folder / _CONFIG)
     tensors = _read_tensors(folder / _MODEL, contents[_MODEL])
     _fill(model.sequence, tensors, folder / _MODEL)
     _fill(model.encoder.backbone, _read_tensors(folder / backbones[0], contents[backbones[0]]), folder / backbones[0])
@@ -151,7 +169,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
             and all(isinstance(digest, str) and Path(file).name == file for file, digest in files.items())
             and all(isinstance(manifest[key], str) for key in ("name", "version"))
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{path} is damaged: it is not a manifest") from None
     if schema != SCHEMA:
         raise CheckpointError(f"{path} has schema {schema!r}; this version of vidseq reads schema {SCHEMA}")
@@ -178,6 +196,13 @@ def _read_config(path: Path, data: bytes) -> ModelConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
         raise CheckpointError(f"{path} does not describe a model of this version: {where}: {first['msg']}") from None
+
+
+def _build(config: ModelConfig, path: Path) -> VideoModel:
+    try:
+        return VideoModel.build(config)
+    except OptionError as error:
+        raise CheckpointError(f"{path} does not describe a model of this version: {error}") from None
 
 
 def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:

@@ -67,7 +67,9 @@ class Classifier:
             clips = collected.timed(sample(reader, sampling))
             for clip, done in self._advance(_joined(clips) if self.config.recurrent.bidirectional else clips):
                 collected.add(clip, done)
-            return collected.prediction(report=reader.report(), info=self.info, config=self.config, top_k=top_k)
+            return collected.prediction(
+                report=reader.report(), info=self.info, config=self.config, sampling=sampling, top_k=top_k
+            )
 
     def stream(
         self, source: Source, *, start_seconds: float = 0.0, end_seconds: float | None = None

@@ -2,14 +2,33 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from vidseq.errors import OptionError
 
+if TYPE_CHECKING:
+    from training.recipes import Options
+
+
+class Commands(TyperGroup):
+    """Says a word when interrupted, which Typer does not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            resumes = ctx.invoked_subcommand == "train"
+            hint = "; the same command continues from the last epoch" if resumes else ""
+            typer.echo(f"vidseq: interrupted{hint}", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Labels for video in time: one action for a clip, a label for every frame.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -30,6 +49,16 @@ class Readout(StrEnum):
     attention = "attention"
 
 
+class Precision(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Fit(StrEnum):
+    crop = "crop"
+    letterbox = "letterbox"
+
+
 class OnBad(StrEnum):
     stop = "stop"
     skip = "skip"
@@ -44,70 +73,85 @@ ClipsFolder = Annotated[
         metavar="CLIPS",
     ),
 ]
-Background = Annotated[
-    str | None, typer.Option(help="The frame label that means nothing of interest; gaps between segments get it too.")
-]
 Bad = Annotated[OnBad, typer.Option("--on-bad", help="What to do with a clip that cannot be decoded.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
+
+
+def _in(panel: str, help: str, *names: str) -> Any:
+    """An option that `--help` shows in this panel."""
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+DATA, PICTURES, MODEL, LEARNING = "Clips", "Frames and their features", "Sequence model", "Training"
 
 
 @app.command()
 def train(
     clips: ClipsFolder,
     out: Annotated[Path, typer.Option(help="The folder that will hold the model.")],
-    cell: Annotated[Cell, typer.Option(help="The recurrent cell.")] = Cell.gru,
-    num_layers: Annotated[int, typer.Option(help="Recurrent layers, 1 to 4.")] = 1,
-    hidden_size: Annotated[int, typer.Option(help="Size of the hidden state.")] = 64,
-    bidirectional: Annotated[bool, typer.Option(help="Read each video from both ends: offline only.")] = False,
-    readout: Annotated[Readout, typer.Option(help="How the action is read from the hidden states.")] = Readout.mean,
-    backbone: Annotated[
-        str, typer.Option(help="efficientnet-lite0 (packaged), a torchvision model, or timm:NAME.")
-    ] = "efficientnet-lite0",
-    weights: Annotated[str, typer.Option(help="default, none, or a file of weights for the backbone.")] = "default",
-    frames_per_second: Annotated[str, typer.Option(help="Sampling rate, or native for every frame.")] = "8",
-    size: Annotated[int, typer.Option(help="Side of the square picture that the backbone sees, in pixels.")] = 224,
-    epochs: Annotated[int, typer.Option(help="At most this many.")] = 60,
-    folds: Annotated[int | None, typer.Option(help="Cross-validate with this many folds, then train on all.")] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="A column of clips.csv: clips that share it stay on one side of a split.")
+        str | None, _in(DATA, "A column of clips.csv: clips that share it stay on one side of a split.")
     ] = None,
-    background: Background = None,
-    on_bad: Bad = OnBad.stop,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    background: Annotated[
+        str | None, _in(DATA, "The frame label of nothing of interest; gaps between segments get it too.")
+    ] = None,
+    on_bad: Annotated[OnBad, _in(DATA, "What to do with a clip that cannot be decoded.")] = OnBad.stop,
+    folds: Annotated[int | None, _in(DATA, "Cross-validate with this many folds, then train on all.")] = None,
+    frames_per_second: Annotated[str, _in(PICTURES, "Sampling rate, or native for every frame.")] = "8",
+    max_frames: Annotated[int | None, _in(PICTURES, "At most this many of a clip, by halving the rate.")] = None,
+    size: Annotated[int, _in(PICTURES, "Side of the square that the backbone sees, in pixels.")] = 224,
+    fit: Annotated[Fit, _in(PICTURES, "How a frame becomes that square.")] = Fit.crop,
+    backbone: Annotated[
+        str, _in(PICTURES, "efficientnet-lite0 (packaged), a torchvision model, or timm:NAME.")
+    ] = "efficientnet-lite0",
+    weights: Annotated[str, _in(PICTURES, "default, none, or a file of weights for the backbone.")] = "default",
+    precision: Annotated[Precision, _in(PICTURES, "What the backbone computes in.")] = Precision.float32,
+    device: Annotated[str, _in(PICTURES, "Where the backbone runs: cpu, cuda, cuda:1 ...")] = "cpu",
+    cell: Annotated[Cell, _in(MODEL, "The recurrent cell.")] = Cell.gru,
+    num_layers: Annotated[int, _in(MODEL, "Recurrent layers, 1 to 4.")] = 1,
+    hidden_size: Annotated[int, _in(MODEL, "Size of the hidden state.")] = 64,
+    bidirectional: Annotated[bool, _in(MODEL, "Read each video from both ends: offline only.")] = False,
+    readout: Annotated[Readout, _in(MODEL, "How the action is read from the hidden states.")] = Readout.mean,
+    dropout: Annotated[float, _in(MODEL, "Share of features dropped while training.")] = 0.5,
+    epochs: Annotated[int, _in(LEARNING, "At most this many.")] = 60,
+    patience_epochs: Annotated[int, _in(LEARNING, "Stop after so many without a better one.", "--patience")] = 20,
+    batch_size: Annotated[int, _in(LEARNING, "Clips a step.")] = 16,
+    learning_rate: Annotated[float, _in(LEARNING, "Its highest value.")] = 2e-3,
+    seed: Annotated[int, _in(LEARNING, "The same seed gives the same model.")] = 0,
 ) -> None:
     """Train a model on labelled clips. Interrupted, the same command continues where it stopped."""
-    from training.recipes import Options
     from training.run import train as run
     from training.show import Show
 
-    try:
-        options = Options(
-            cell=cell.value,
-            num_layers=num_layers,
-            hidden_size=hidden_size,
-            bidirectional=bidirectional,
-            readout=readout.value,
-            backbone=backbone,
-            weights=weights,
-            frames_per_second="native" if frames_per_second == "native" else float(frames_per_second),
-            size=size,
-            epochs=epochs,
-            seed=seed,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from None
-    except ValueError:
-        raise OptionError(f"--frames-per-second: {frames_per_second!r} is neither a number nor native") from None
     show = Show()
     run(
         clips,
         out,
-        options=options,
+        options=_recipe_options(
+            frames_per_second=frames_per_second,
+            max_frames=max_frames,
+            size=size,
+            fit=fit,
+            backbone=backbone,
+            weights=weights,
+            precision=precision,
+            cell=cell,
+            num_layers=num_layers,
+            hidden_size=hidden_size,
+            bidirectional=bidirectional,
+            readout=readout,
+            dropout=dropout,
+            epochs=epochs,
+            patience_epochs=patience_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+        ),
         group_by=group_by,
         background=background,
         num_folds=folds,
         on_bad=on_bad.value,
+        device=torch_device(device),
         show=show,
     )
     show.say(f"the model is in {out}; try: vidseq predict {out} CLIP")
@@ -119,13 +163,16 @@ def evaluate(
     clips: ClipsFolder,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     on_bad: Bad = OnBad.stop,
+    device: Device = "cpu",
 ) -> None:
     """Measure a model, and the mean-pool baseline beside it, on labelled clips."""
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise OptionError(f"--json: no file can be written at {json}")
     from training.run import evaluate_model
     from training.show import Show
 
     show = Show()
-    evaluation = evaluate_model(model, clips, on_bad=on_bad.value, show=show)
+    evaluation = evaluate_model(model, clips, on_bad=on_bad.value, device=torch_device(device), show=show)
     show.evaluation(evaluation, title=f"{model} on {clips}")
     if json is not None:
         json.write_text(evaluation.model_dump_json(indent=2) + "\n")
@@ -146,7 +193,7 @@ def predict(
     from vidseq.classifier import Classifier
     from vidseq.timeline import draw, show
 
-    classifier = Classifier.load(model, device=device)
+    classifier = Classifier.load(model, device=torch_device(device))
     prediction = classifier.classify(clip, start_seconds=start, end_seconds=end, top_k=top_k)
     if picture is not None:
         draw(prediction, picture, title=clip.name)
@@ -195,6 +242,7 @@ def models(
 ) -> None:
     """List the models in a folder, or those that a service offers."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if url is None:
@@ -208,10 +256,40 @@ def models(
         with Client(url) as client:
             found = client.models()
     if not found:
-        raise OptionError(f"there is no model in {folder}")
+        raise OptionError(f"there is no model {f'in {folder}' if url is None else f'at {url}'}")
     table = Table("name", "version", "sha256", "actions", "frame labels")
     for info in found:
-        table.add_row(
-            info.name, info.version, info.sha256[:12], ", ".join(info.action_labels), ", ".join(info.frame_labels)
-        )
+        labels = (", ".join(info.action_labels), ", ".join(info.frame_labels))
+        table.add_row(*map(escape, (info.name, info.version, info.sha256[:12], *labels)))
     Console(highlight=False).print(table)
+
+
+def _recipe_options(*, frames_per_second: str, **settings: Any) -> "Options":
+    """What was typed, checked by the recipe; the sentence names the option."""
+    from training.recipes import Options
+
+    try:
+        rate = "native" if frames_per_second == "native" else float(frames_per_second)
+    except ValueError:
+        raise OptionError(f"--frames-per-second: {frames_per_second!r} is neither a number nor native") from None
+    try:
+        return Options.model_validate({"frames_per_second": rate, **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).removesuffix("_epochs").replace("_", "-")
+        raise OptionError(f"--{name}: {first['msg']}") from None
+
+
+def torch_device(name: str) -> str:
+    """The name of a device, once a tensor has been there and back.
+
+    Raises:
+        OptionError: torch knows no such device, or cannot reach it.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise OptionError(f"--device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return name

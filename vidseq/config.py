@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
+LayerSize = Annotated[int, Field(gt=0, le=8192)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,8 +66,8 @@ class RecurrentConfig(Config):
     """The recurrence over frame features. `none` passes the projected features on: the mean-pool baseline."""
 
     cell: Literal["elman", "lstm", "gru", "none"] = "gru"
-    projection_size: PositiveInt = 64
-    hidden_size: PositiveInt = 64
+    projection_size: LayerSize = 64
+    hidden_size: LayerSize = 64
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
     bidirectional: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -127,6 +128,15 @@ class ModelConfig(Config):
     def _offline(self) -> Self:
         if self.sampling.start_seconds or self.sampling.end_seconds is not None:
             raise ValueError("start_seconds and end_seconds belong to a request, not to a model")
+        return self
+
+    @model_validator(mode="after")
+    def _readout(self) -> Self:
+        if self.recurrent.bidirectional and self.heads.action_labels and self.heads.readout == "last":
+            raise ValueError(
+                "readout 'last' of a bidirectional model hears from its backward half after one frame only: "
+                "use 'mean' or 'attention'"
+            )
         return self
 
     def baseline(self) -> "ModelConfig":

@@ -11,6 +11,7 @@ Mean and standard deviation are buffers of the module, so that nobody can normal
 Shape letters: N frames, H height, W width, C colour, D feature size.
 """
 
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError  # raised by torch.load when a file asks for more than tensors
@@ -44,7 +45,8 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone, self.feature_size = build_backbone(config.backbone)
+        cut = build_backbone(config.backbone)
+        self.backbone, self.feature_size, self.classifier = cut.module, cut.feature_size, cut.classifier
         self.backbone.to(memory_format=torch.channels_last)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.pixel_mean_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(config.pixel_std_RGB).view(1, 3, 1, 1), persistent=False)
@@ -106,8 +108,20 @@ def build_config(backbone: str = PACKAGED, *, weights: str = "default", precisio
     )
 
 
-def build_backbone(name: str) -> tuple[nn.Module, int]:
-    """An untrained backbone that maps pixels_NCHW to feature_ND, and D.
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A network without its classifier, from pixels_NCHW to feature_ND; D is `feature_size`.
+
+    `classifier` is the name of the module that was cut away: a state dict from elsewhere still has its tensors.
+    """
+
+    module: nn.Module
+    feature_size: int
+    classifier: str
+
+
+def build_backbone(name: str) -> Backbone:
+    """An untrained backbone.
 
     Raises:
         OptionError: no such backbone, or one that does not end in a linear classifier.
@@ -115,16 +129,16 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
     if name == PACKAGED or name.startswith("timm:"):
         timm_name = "tf_efficientnet_lite0" if name == PACKAGED else _timm_name(name)
         model: nn.Module = timm.create_model(timm_name, num_classes=0)
-        feature_size = model.num_features
+        feature_size, settings = model.num_features, model.pretrained_cfg
         assert isinstance(feature_size, int)
-        return model, feature_size
-    try:
-        model = torchvision.models.get_model(name, weights=None)
-    except ValueError:
+        assert isinstance(settings, dict)
+        return Backbone(model, feature_size, str(settings["classifier"]))
+    # of this module alone: those of detection, segmentation and video take or give something else
+    if name not in torchvision.models.list_models(module=torchvision.models):
         raise OptionError(
             f"there is no backbone {name!r}: use {PACKAGED}, a torchvision classification model, or timm:NAME"
-        ) from None
-    return model, _cut(model, name)
+        )
+    return _cut(torchvision.models.get_model(name, weights=None), name)
 
 
 def load_default_weights(encoder: Encoder) -> None:
@@ -137,25 +151,27 @@ def load_default_weights(encoder: Encoder) -> None:
     if config.weights == "none":
         return
     if config.weights != "default":
-        _load_strictly(encoder.backbone, _read_file(Path(config.weights)), config.weights)
+        _load_strictly(encoder, _read_file(Path(config.weights)), config.weights)
     elif config.backbone == PACKAGED:
         # The same network under another project's names: tensor by tensor, in order, and strictly.
         tensors = list(_read_file(_packaged_file()).values())[: len(encoder.backbone.state_dict())]
-        _load_strictly(
-            encoder.backbone, dict(zip(encoder.backbone.state_dict(), tensors, strict=True)), config.backbone
-        )
+        _load_strictly(encoder, dict(zip(encoder.backbone.state_dict(), tensors, strict=True)), config.backbone)
     else:
-        _load_strictly(encoder.backbone, _download(config.backbone), config.backbone)
+        _load_strictly(encoder, _download(config.backbone), config.backbone)
 
 
 def _timm_name(backbone: str) -> str:
     name = backbone.removeprefix("timm:")
     if not timm.is_model(name):
         raise OptionError(f"timm has no model {name!r}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # it looks at what follows the dot only here
+        raise OptionError(f"timm has no weights of the name {name!r}") from None
     return name
 
 
-def _cut(model: nn.Module, name: str) -> int:
+def _cut(model: nn.Module, name: str) -> Backbone:
     """Replace the last linear layer, the classifier, by the identity; its input is the feature."""
     linears = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
@@ -163,7 +179,7 @@ def _cut(model: nn.Module, name: str) -> int:
     path, classifier = linears[-1]
     parent, _, attribute = path.rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
-    return classifier.in_features
+    return Backbone(model, classifier.in_features, path)
 
 
 def _packaged_file() -> Path:
@@ -172,16 +188,24 @@ def _packaged_file() -> Path:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    """A state dict of tensors from safetensors or a .pth file; nothing else is ever unpickled."""
+    """A state dict of tensors from safetensors or a .pth file, bare or under the key `state_dict`.
+
+    Nothing but tensors and plain values is ever unpickled.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return tensors
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise OptionError(f"there are no weights at {path}") from None
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, ValueError, EOFError):
         raise OptionError(f"{path} is neither safetensors nor a .pth file of plain tensors") from None
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
+        raise OptionError(f"{path} does not hold a state dict: tensors by name")
+    return tensors
 
 
 def _download(name: str) -> dict[str, Tensor]:
@@ -200,11 +224,10 @@ def _download(name: str) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
-def _load_strictly(backbone: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
-    expected = backbone.state_dict()
-    surplus = {"classifier.weight", "classifier.bias", "fc.weight", "fc.bias"} - expected.keys()
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in surplus}
+def _load_strictly(encoder: Encoder, tensors: dict[str, Tensor], origin: str) -> None:
+    """Every tensor of the backbone and no other, but for those of the classifier that was cut away."""
+    tensors = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] != encoder.classifier}
     try:
-        backbone.load_state_dict(tensors)
+        encoder.backbone.load_state_dict(tensors)
     except RuntimeError as error:
         raise OptionError(f"the weights of {origin} do not fit the backbone: {error}") from None

@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vidseq.model import Scores, VideoModel
+from vidseq.recurrent import Packed
 from vidseq.state import State, stack
 
 
@@ -36,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """Scores of the chunk's T frames (B = 1, on the CPU), the state after it, and where the milliseconds went.
+    """Scores of the chunk's T frames and the state after it (B = 1, on the CPU), and where the milliseconds went.
 
     Encoding and recurrence are shared by a batch: each chunk is told its share by its number of frames.
     """
@@ -51,31 +53,63 @@ class Done:
 Compute = Callable[[Work], "Future[Done]"]
 
 
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """A model in use: where its weights are now, and those of its recurrence once more, packed for single frames.
+
+    A snapshot: it follows neither later training nor a move to another device. `packed` is None where there is no step.
+    """
+
+    model: VideoModel
+    packed: Packed | None
+    device: torch.device
+
+    @classmethod
+    def of(cls, model: VideoModel) -> "Runner":
+        recurrent = model.sequence.recurrent
+        packed = None if recurrent.config.bidirectional else recurrent.pack()
+        return cls(model, packed, recurrent.norm.weight.device)
+
+    def recur(self, feature_BTD: Tensor, state: State, lengths: Sequence[int]) -> tuple[Scores, State]:
+        """Scores and the state after each row. Live streams, one frame each, spare torch's repacking of weights."""
+        if self.packed is not None and all(length == 1 for length in lengths):
+            return self.model.sequence.step(feature_BTD[:, 0], state, packed=self.packed)
+        scores, state = self.model.sequence(feature_BTD, state, torch.tensor(lengths))
+        return scores, state
+
+    def now_seconds(self) -> float:
+        """The time once the device has done what it was asked: CUDA answers before it has computed."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
 def direct(model: VideoModel) -> Compute:
     """Compute in the caller's own thread, one chunk at a time."""
+    runner = Runner.of(model)
 
     def compute(work: Work) -> "Future[Done]":
         future: Future[Done] = Future()
-        future.set_result(run_batch(model, [work])[0])
+        future.set_result(run_batch(runner, [work])[0])
         return future
 
     return compute
 
 
 @torch.inference_mode()
-def run_batch(model: VideoModel, works: Sequence[Work]) -> list[Done]:
+def run_batch(runner: Runner, works: Sequence[Work]) -> list[Done]:
     """Advance B chunks together: one pass of the CNN over all their frames, one of the recurrence over their states."""
-    device = next(model.sequence.parameters()).device
+    model, device = runner.model, runner.device
     begun = time.perf_counter()
     lengths = [len(work.pixels_THWC) for work in works]
     pixels_NHWC = torch.from_numpy(np.concatenate([work.pixels_THWC for work in works])).to(device)
     feature_ND = model.encoder(pixels_NHWC)
-    encoded = time.perf_counter()
+    encoded = runner.now_seconds()
     feature_BTD = pad_sequence(list(feature_ND.split(lengths)), batch_first=True)
-    state = stack([work.state or model.sequence.initial_state(1) for work in works])
-    scores, state = model.sequence(feature_BTD, state, torch.tensor(lengths))
-    scores = scores.to("cpu")
-    ended = time.perf_counter()
+    state = stack([(work.state or model.sequence.initial_state(1)).to(device) for work in works])
+    scores, state = runner.recur(feature_BTD, state, lengths)
+    scores, state = scores.to("cpu"), state.to("cpu")
+    ended = runner.now_seconds()
     states = state.split() if state.tensors else [state] * len(works)
     encode_ms, recur_ms = 1000 * (encoded - begun), 1000 * (ended - encoded)
     return [
@@ -94,13 +128,13 @@ class Engine:
     """A thread that owns a model and batches what its callers submit; use it as a context manager.
 
     Args:
-        model: used by this thread alone from now on.
+        model: on its device; used by this thread alone from now on.
         max_batch_frames: frames in one batch; a single larger chunk still goes, alone.
         max_waiting: chunks that may wait; `submit` blocks beyond that, so that callers slow down to the model's pace.
     """
 
     def __init__(self, model: VideoModel, *, max_batch_frames: int = 64, max_waiting: int = 256) -> None:
-        self._model = model
+        self._runner = Runner.of(model)
         self._max_batch_frames = max_batch_frames
         self._waiting: queue.Queue[tuple[Work, Future[Done]] | None] = queue.Queue(max_waiting)
         self._closed = False
@@ -156,7 +190,7 @@ class Engine:
         if not batch:
             return
         try:
-            results = run_batch(self._model, [work for work, _ in batch])
+            results = run_batch(self._runner, [work for work, _ in batch])
         except Exception as error:
             for _, future in batch:
                 future.set_exception(error)

@@ -26,11 +26,15 @@ _BLOCK_FRAMES = 64  # W is T x T: long sequences are read block by block, carryi
 
 
 class ActionHead(nn.Module):
-    """Many to one: logits of the action after every frame; its running mean lives in the state under `action`."""
+    """Many to one: logits of the action after every frame; its running mean lives in the state under `prefix`.
+
+    The prefix names the readout, so that what one readout wrote is never taken for another's.
+    """
 
     def __init__(self, config: HeadsConfig, *, hidden_size: int, half_life_frames: float | None) -> None:
         super().__init__()
         self.readout = config.readout
+        self.prefix = f"action.{config.readout}"
         self.decay = 1.0 if half_life_frames is None else 0.5 ** (1 / half_life_frames)
         self.query = nn.Linear(hidden_size, 1, bias=False) if config.readout == "attention" else None
         self.linear = nn.Linear(hidden_size, len(config.action_labels))
@@ -43,14 +47,16 @@ class ActionHead(nn.Module):
         Logits beyond a row's length mean nothing.
         """
         state = state or State()
-        running = state.part("action") or self.start(len(hidden_BTH), hidden_BTH)
+        running = state.part(self.prefix) or self.start(len(hidden_BTH), hidden_BTH)
+        if lengths_B is not None:
+            lengths_B = lengths_B.to(hidden_BTH.device)
         means_BTH: list[Tensor] = []
         for start in range(0, hidden_BTH.shape[1], _BLOCK_FRAMES):
             block_BTH = hidden_BTH[:, start : start + _BLOCK_FRAMES]
             left_B = None if lengths_B is None else (lengths_B - start).clamp(0, block_BTH.shape[1])
             mean_BTH, running = self._block(block_BTH, running, left_B)
             means_BTH.append(mean_BTH)
-        return self.linear(torch.cat(means_BTH, dim=1)), state.replace(running, prefix="action")
+        return self.linear(torch.cat(means_BTH, dim=1)), state.replace(running, prefix=self.prefix)
 
     def start(self, batch: int, like: Tensor) -> dict[str, Tensor]:
         """The running values of `batch` streams before their first frame, with the type and device of `like`."""
@@ -72,7 +78,7 @@ class ActionHead(nn.Module):
         after = {"mean": mean_BTH, "weight": total_BT, "largest": largest_BT}
         if lengths_B is None:
             return mean_BTH, {name: value[:, -1] for name, value in after.items()}
-        rows_B, last_B = torch.arange(len(lengths_B)), (lengths_B - 1).clamp(min=0)
+        rows_B, last_B = torch.arange(len(lengths_B), device=lengths_B.device), (lengths_B - 1).clamp(min=0)
         ended_B = lengths_B == 0
         kept = {name: value[rows_B, last_B] for name, value in after.items()}
         return mean_BTH, {

@@ -83,11 +83,10 @@ class SequenceModel(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """The state of `batch` streams that have not begun: what None stands for, with its tensors written out."""
-        like = next(self.parameters())
-        state = self.recurrent.initial_state(batch)
-        return (
-            state if self.action_head is None else state.replace(self.action_head.start(batch, like), prefix="action")
-        )
+        state, head = self.recurrent.initial_state(batch), self.action_head
+        if head is None:
+            return state
+        return state.replace(head.start(batch, like=next(self.parameters())), prefix=head.prefix)
 
     def step(self, feature_BD: Tensor, state: State | None, *, packed: Packed) -> tuple[Scores, State]:
         """One frame of B streams by one matrix product a layer; `packed` comes from `recurrent.pack()`."""

@@ -3,15 +3,17 @@
 Shape letters: H height, W width, C channels (red, green, blue).
 """
 
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from vidseq.config import Limits, Picture
 from vidseq.errors import EmptyVideo, TooManyFrames, TooManyPixels, UndecodableVideo
-from vidseq.video import Frame, Verdict, fit
+from vidseq.video import Frame, Pixels, Verdict, fit
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FRAMES_PER_SECOND = 25.0  # pictures have no timestamps: this is how fast they are taken to follow one another
@@ -37,15 +39,28 @@ class PictureReader:
             if verdict is Verdict.STOP:
                 return
             if verdict is Verdict.TAKE:
-                pixels_HWC = cv2.imread(str(path), cv2.IMREAD_COLOR)
-                if pixels_HWC is None:
-                    raise UndecodableVideo(f"{path} is not a picture that can be read")
-                height, width, _ = pixels_HWC.shape
-                if height * width > self._limits.max_pixels:
-                    raise TooManyPixels(height * width, self._limits.max_pixels)
-                yield Frame(fit(np.asarray(pixels_HWC, dtype=np.uint8), self._picture), seconds)
+                yield Frame(fit(_read(path, max_pixels=self._limits.max_pixels), self._picture), seconds)
 
 
 def picture_paths(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    """The pictures of a folder by name, numbers in it by value: frame2 comes before frame10."""
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted((path for path in paths if path.is_file()), key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _read(path: Path, *, max_pixels: int) -> Pixels:
+    """[H, W, C] in blue, green, red, as `fit` takes it; the header's size is checked before anything is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is said below
+            picture = Image.open(path)
+        with picture:
+            if picture.width * picture.height > max_pixels:
+                raise TooManyPixels(picture.width * picture.height, max_pixels)
+            return np.asarray(picture.convert("RGB"), dtype=np.uint8)[:, :, ::-1]
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):
+        raise UndecodableVideo(f"{path} is not a picture that can be read") from None

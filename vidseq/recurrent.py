@@ -95,8 +95,10 @@ class Recurrent(nn.Module):
         """Zeros for `batch` streams; no tensors where there is nothing to remember from chunk to chunk."""
         if self.rnn is None or self.config.bidirectional:
             return State()
-        zeros_BLH = self.norm.weight.new_zeros(batch, self.config.num_layers, self.config.hidden_size)
-        return State().replace(dict.fromkeys(self._memory_names(), zeros_BLH), prefix=PREFIX)
+        shape_BLH = (batch, self.config.num_layers, self.config.hidden_size)
+        return State().replace(
+            {name: self.norm.weight.new_zeros(shape_BLH) for name in self._memory_names()}, prefix=PREFIX
+        )
 
     def _memory_names(self) -> tuple[str, ...]:
         return ("h", "c") if self.config.cell == "lstm" else ("h",)

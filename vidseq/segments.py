@@ -4,13 +4,16 @@
     runs                    [-----] [--]   []         neighbours of one label with a small gap are merged,
     segments                [---------]               and what is too short then is dropped.
 
+    labels   AAAAAABAAAAACCCC       a flicker of another label, too short to be kept, is a gap like any other:
+    segments [----A-----][C-]       one A, if it comes back in time
+
 Nothing looks ahead or smooths around a centre, so the offline answer is the fold of the online one.
 
 Shape letters: L frame labels.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from vidseq.config import SegmentsConfig
 from vidseq.schemas import Segment
@@ -27,25 +30,33 @@ class Run:
     num_frames: int
 
 
+_NO_RUN = Run(-1, 0.0, 0.0, 0.0, 0)
+
+
 @dataclass(frozen=True)
 class Automaton:
-    """Between two frames: at most one run, either open or closed and waiting to be continued by its neighbour."""
+    """Between two frames: at most two runs, the later open or closed.
 
+    `waiting` is an earlier run that its label may still continue: `run` is too short so far to stand between.
+    """
+
+    waiting: Run | None = None
     run: Run | None = None
     is_open: bool = False
 
     def to_numbers(self) -> list[float]:
-        """Six plain numbers, for a state that is stored; a label of -1 says that there is no run."""
-        run = self.run or Run(-1, 0.0, 0.0, 0.0, 0)
-        return [
-            *map(float, (run.label, run.start_seconds, run.end_seconds, run.score_sum, run.num_frames, self.is_open))
-        ]
+        """Eleven plain numbers, for a state that is stored; a label of -1 says that there is no run."""
+        runs = (self.waiting or _NO_RUN, self.run or _NO_RUN)
+        return [*(float(number) for run in runs for number in astuple(run)), float(self.is_open)]
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float]) -> "Automaton":
-        label, start_seconds, end_seconds, score_sum, num_frames, is_open = numbers
-        run = Run(int(label), start_seconds, end_seconds, score_sum, int(num_frames))
-        return cls(run if label >= 0 else None, bool(is_open))
+        return cls(_run(numbers[:5]), _run(numbers[5:10]), bool(numbers[10]))
+
+
+def _run(numbers: Sequence[float]) -> Run | None:
+    label, start_seconds, end_seconds, score_sum, num_frames = numbers
+    return Run(int(label), start_seconds, end_seconds, score_sum, int(num_frames)) if label >= 0 else None
 
 
 @dataclass(frozen=True)
@@ -58,23 +69,28 @@ class Segmenter:
 
     def step(self, automaton: Automaton, seconds: float, scores_L: Sequence[float]) -> tuple[list[Segment], Automaton]:
         """Segments that are certain once the frame at `seconds` has these scores, and the automaton after it."""
-        run, label = automaton.run, self._label(automaton, scores_L)
+        label, waiting, run = self._label(automaton, scores_L), automaton.waiting, automaton.run
         if run is not None and automaton.is_open:
-            if label == run.label:
-                return [], Automaton(_extend(run, seconds, scores_L[label]), is_open=True)
             run = replace(run, end_seconds=seconds)
-        mergeable = run is not None and seconds - run.end_seconds <= self.config.merge_gap_seconds
+        settled: list[Segment] = []
+        if waiting is not None and (self._is_far(waiting, seconds) or (run is not None and self._is_long(run))):
+            settled, waiting = self._keep(waiting), None
+        if run is not None and self._is_far(run, seconds):  # then so is what waited: it ended earlier
+            settled, run = settled + self._keep(run), None
         if label is None:
-            return ([], Automaton(run)) if mergeable else (self._keep(run), Automaton())
+            return settled, Automaton(waiting, run)
+        if run is not None and run.label == label:
+            return settled, Automaton(waiting, _extend(run, seconds, scores_L[label]), is_open=True)
+        if waiting is not None and waiting.label == label:  # the run between was a flicker
+            return settled, Automaton(None, _extend(waiting, seconds, scores_L[label]), is_open=True)
         started = Run(label, seconds, seconds, scores_L[label], 1)
-        if run is not None and mergeable and run.label == label:
-            return [], Automaton(_extend(run, seconds, scores_L[label]), is_open=True)
-        return self._keep(run), Automaton(started, is_open=True)
+        return settled, Automaton(waiting or run, started, is_open=True)
 
     def finish(self, automaton: Automaton, end_seconds: float) -> list[Segment]:
         """What is still open or waiting when the video ends."""
         run = automaton.run
-        return self._keep(replace(run, end_seconds=end_seconds) if run and automaton.is_open else run)
+        last = replace(run, end_seconds=end_seconds) if run and automaton.is_open else run
+        return self._keep(automaton.waiting) + self._keep(last)
 
     def fold(self, frames: Iterable[tuple[float, Sequence[float]]], *, end_seconds: float) -> list[Segment]:
         """All segments of a whole video: `frames` are (seconds, scores_L) in order."""
@@ -94,8 +110,15 @@ class Segmenter:
             return current if scores_L[current] >= self.config.exit_score else None
         return None
 
+    def _is_long(self, run: Run) -> bool:
+        return run.end_seconds - run.start_seconds >= self.config.min_duration_seconds
+
+    def _is_far(self, run: Run, seconds: float) -> bool:
+        """Whether the gap from the end of the run to a frame is too large to be merged."""
+        return seconds - run.end_seconds > self.config.merge_gap_seconds
+
     def _keep(self, run: Run | None) -> list[Segment]:
-        if run is None or run.end_seconds - run.start_seconds < self.config.min_duration_seconds:
+        if run is None or not self._is_long(run):
             return []
         score = run.score_sum / run.num_frames
         return [

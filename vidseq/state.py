@@ -1,9 +1,7 @@
 """State is a value: named tensors, batch first, that go in and come out. Knows nothing of the models that read it.
 
-    names      clock                      sampling's position in time
-               recurrent.h  recurrent.c   the recurrent layers
-               action.*                   the running readout of the action head
-               segments                   the automaton that turns frame scores into segments
+    names      recurrent.h  recurrent.c   the recurrent layers
+               action.READOUT.*           the running readout of the action head
 
 Every tensor has the batch of streams in front: stacking many streams is one `cat`, splitting them is a slice.
 
@@ -30,7 +28,7 @@ MAX_STATE_BYTES = 64 * 1024
 class StateHeader:
     """To whom a state belongs: `trunk` is the hash of encoder, sampling, recurrence and precision.
 
-    Heads are not named: a new head does not make a stream's memory worthless.
+    Labels are not named: new heads with the same readout do not make a stream's memory worthless.
     """
 
     trunk: str
@@ -66,9 +64,9 @@ class State:
         dotted = f"{prefix}." if prefix else ""
         return State({**self.tensors, **{dotted + name: tensor for name, tensor in tensors.items()}})
 
-    def rows(self, index: Tensor) -> "State":
-        """The streams at `index`, in its order."""
-        return State({name: tensor[index] for name, tensor in self.tensors.items()})
+    def to(self, device: torch.device | str) -> "State":
+        """The same numbers on another device."""
+        return State({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def split(self) -> list["State"]:
         """B states of one stream each."""
@@ -76,20 +74,29 @@ class State:
         return [State({name: tensor[row : row + 1] for name, tensor in self.tensors.items()}) for row in range(size)]
 
     def to_bytes(self, header: StateHeader) -> bytes:
-        """Safetensors, never pickle. One stream is a few KB, at most `MAX_STATE_BYTES`."""
+        """Safetensors, never pickle. One stream is a few KB.
+
+        Raises:
+            StateError: it takes more than `MAX_STATE_BYTES`, which `from_bytes` would refuse.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         data: bytes = save_tensors(tensors, metadata=header.to_metadata())
+        _check_size(data)
         return data
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, header: StateHeader) -> "State":
-        """Read back what `to_bytes` wrote.
+    def from_bytes(cls, data: bytes, *, header: StateHeader, like: "State") -> "State":
+        """Read back what `to_bytes` wrote, from a caller who may have written anything.
+
+        Args:
+            header: the model that shall read it.
+            like: a state of that model, of as many streams (`initial_state(1)`): what comes back has its tensors,
+                so that it can share a batch with other callers' states and not fail them.
 
         Raises:
-            StateError: too large, not a state, or one that belongs to another model than `header` names.
+            StateError: too large, not a state, one that belongs to another model, or one of other tensors.
         """
-        if len(data) > MAX_STATE_BYTES:
-            raise StateError(f"a state of {len(data):,} bytes; at most {MAX_STATE_BYTES:,} are allowed")
+        _check_size(data)
         try:
             tensors = load_tensors(data)
         except SafetensorError as error:
@@ -98,6 +105,9 @@ class State:
         for name, expected in header.to_metadata().items():
             if found.get(name) != expected:
                 raise StateError(f"the state's {name} is {found.get(name)!r}, this model's is {expected!r}")
+        wanted = {name: _kind(tensor) for name, tensor in like.tensors.items()}
+        if (given := {name: _kind(tensor) for name, tensor in tensors.items()}) != wanted:
+            raise StateError(f"the state's tensors are {given}, this model's are {wanted}")
         return cls(tensors)
 
 
@@ -111,6 +121,16 @@ def stack(states: Sequence[State]) -> State:
     if any(set(state.tensors) != names for state in states):
         raise StateError("states with different tensors cannot be stacked")
     return State({name: torch.cat([state.tensors[name] for state in states]) for name in states[0].tensors})
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_STATE_BYTES:
+        raise StateError(f"a state of {len(data):,} bytes; at most {MAX_STATE_BYTES:,} are allowed")
+
+
+def _kind(tensor: Tensor) -> str:
+    """Its type and shape, such as float32[1, 2, 64]."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def _metadata(data: bytes) -> dict[str, str]:
