@@ -25,7 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vidseq.config import ModelConfig
+from vidseq.config import ModelConfig, first_mistake
 from vidseq.errors import CheckpointError, OptionError
 from vidseq.model import SequenceModel, VideoModel
 from vidseq.schemas import ModelInfo
@@ -193,9 +193,8 @@ def _read_config(path: Path, data: bytes) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise CheckpointError(f"{path} does not describe a model of this version: {where}: {first['msg']}") from None
+        field, mistake = first_mistake(error)
+        raise CheckpointError(f"{path} does not describe a model of this version: {field}: {mistake}") from None
 
 
 def _build(config: ModelConfig, path: Path) -> VideoModel:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from vidseq.answers import Collected, moments
 from vidseq.checkpoint import Checkpoint, load_checkpoint
-from vidseq.config import Limits, ModelConfig, Sampling
+from vidseq.config import Limits, ModelConfig, Sampling, first_mistake
 from vidseq.container import Source
 from vidseq.engine import Compute, Done, Work, direct
 from vidseq.errors import OfflineOnly, OptionError
@@ -93,7 +93,7 @@ class Classifier:
         try:
             return Sampling.model_validate({**self.config.sampling.model_dump(), **interval})
         except ValidationError as error:
-            raise OptionError(f"the interval is wrong: {error.errors()[0]['msg']}") from None
+            raise OptionError("the interval is wrong: " + ": ".join(filter(None, first_mistake(error)))) from None
 
     def _advance(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Done]]:
         """Each clip with its scores. The next clip is decoded while this one is computed elsewhere."""

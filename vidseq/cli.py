@@ -8,6 +8,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
+from vidseq.config import first_mistake
 from vidseq.errors import OptionError
 
 if TYPE_CHECKING:
@@ -275,9 +276,8 @@ def _recipe_options(*, frames_per_second: str, **settings: Any) -> "Options":
     try:
         return Options.model_validate({"frames_per_second": rate, **settings})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).removesuffix("_epochs").replace("_", "-")
-        raise OptionError(f"--{name}: {first['msg']}") from None
+        field, mistake = first_mistake(error)
+        raise OptionError(f"--{field.removesuffix('_epochs').replace('_', '-')}: {mistake}") from None
 
 
 def torch_device(name: str) -> str:

@@ -5,7 +5,7 @@ A checkpoint's config.json is a `ModelConfig`; unknown or out-of-range values ar
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 LayerSize = Annotated[int, Field(gt=0, le=8192)]
@@ -15,6 +15,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """The name of the field that is wrong (empty where several disagree), and what is wrong with it, for a person."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
 
 
 class Limits(Config):
