@@ -48,7 +48,7 @@ def card(evaluation: Evaluation, *, config: ModelConfig | None = None, num_faile
     "words",
     [
         "# toy\n",
-        "A gru of 1 x 16 on frozen timm:test_efficientnet features, 8.0 frames per second at 32 px",
+        "A gru of 1 x 16 on frozen timm:test_efficientnet features, 8 frames a second at 32 px",
         "on 9 clips (seed 5)",
         "actions: grow, shrink, turn\n",
         "frame labels: still, moving, gone\n",

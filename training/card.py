@@ -1,7 +1,7 @@
 """card.md: what a model is and what was measured, in the words a person looks for first. Knows nothing of how."""
 
 from training.dataset import Dataset
-from training.evaluate import Evaluation
+from training.evaluate import ClipResults, Evaluation, FrameResults
 from training.fit import FitConfig
 from vidseq import __version__
 from vidseq.config import ModelConfig
@@ -14,11 +14,13 @@ def write_card(
 ) -> str:
     """Markdown for the model's folder; `measured_on` is a sentence on which clips the figures were taken."""
     recurrent, heads = config.recurrent, config.heads
+    rate = config.sampling.frames_per_second
+    looked_at = "every frame" if rate == "native" else f"{rate:g} frames a second"
     lines = [
         f"# {name}",
         "",
         f"A {recurrent.cell} of {recurrent.num_layers} x {recurrent.hidden_size} on frozen {config.encoder.backbone} "
-        f"features, {config.sampling.frames_per_second} frames per second at {config.picture.size} px, "
+        f"features, {looked_at} at {config.picture.size} px, "
         f"trained by vidseq {__version__} on {count_clips(len(dataset.clips))} (seed {settings.seed}).",
         "",
         f"* actions: {', '.join(heads.action_labels) or 'none'}",
@@ -27,8 +29,8 @@ def write_card(
         "",
         f"## Measured: {measured_on}",
         "",
-        *_clip_rows(evaluation),
-        *_frame_rows(evaluation),
+        *_table("clips", evaluation.clips),
+        *_table("frames", evaluation.frames),
     ]
     return "\n".join(lines) + "\n"
 
@@ -37,26 +39,13 @@ def count_clips(num: int) -> str:
     return "1 clip" if num == 1 else f"{num} clips"
 
 
-def _clip_rows(evaluation: Evaluation) -> list[str]:
-    clips = evaluation.clips
-    if clips is None:
+def _table(unit: str, results: ClipResults | FrameResults | None) -> list[str]:
+    """The model above its baseline; nothing where there is nothing to measure."""
+    if results is None:
         return []
-    rows = [("model", clips), (BASELINE, clips.baseline)]
+    rows = [("model", results), (BASELINE, results.baseline)]
     return [
-        "| clips | num | accuracy | macro F1 |",
-        "|---|---|---|---|",
-        *(f"| {name} | {row.num} | {row.accuracy:.3f} | {row.macro_f1:.3f} |" for name, row in rows if row is not None),
-        "",
-    ]
-
-
-def _frame_rows(evaluation: Evaluation) -> list[str]:
-    frames = evaluation.frames
-    if frames is None:
-        return []
-    rows = [("model", frames), (BASELINE, frames.baseline)]
-    return [
-        "| frames | num | accuracy | macro F1 |",
+        f"| {unit} | num | accuracy | macro F1 |",
         "|---|---|---|---|",
         *(f"| {name} | {row.num} | {row.accuracy:.3f} | {row.macro_f1:.3f} |" for name, row in rows if row is not None),
         "",
