@@ -82,3 +82,4 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path, name: str, sentence
 def test_an_older_output_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "scores.parquet").touch()
     check_output(tmp_path / "scores.parquet", suffixes=[".parquet"], clips=[str(tmp_path / "gone.mp4")])
+    assert (tmp_path / "scores.parquet").is_file(), "until the new one is whole"
