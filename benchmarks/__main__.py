@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 DATA = Path("../shared/data")
-MADE: dict[str, list[str]] = {"memory": [], "batch": []}  # these draw the clips they need
+MADE: dict[str, list[str]] = {"memory": [], "batch": [], "streams": []}  # these draw what they need
 REAL: dict[str, list[str]] = {
     "decode": [],
     "over_http": [],

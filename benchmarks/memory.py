@@ -31,11 +31,11 @@ def main() -> None:
     print("| video | frames sampled | peak MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        _save_model(model)
+        save_model(model)
         peaks = []
         for seconds in LENGTHS_SECONDS:
             clip = Path(folder) / f"{seconds}.mp4"
-            _draw(clip, num_frames=seconds * FRAMES_PER_SECOND)
+            draw(clip, num_frames=seconds * FRAMES_PER_SECOND)
             command = [sys.executable, "-m", "benchmarks.memory", str(model), str(clip)]
             sampled, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             peaks.append(float(peak))
@@ -49,9 +49,9 @@ def _classify(model: Path, clip: Path) -> None:
     print(prediction.sampled.num_frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def _save_model(folder: Path) -> None:
+def save_model(folder: Path, *, size: int = 64) -> None:
     config = ModelConfig(
-        picture=Picture(size=64),
+        picture=Picture(size=size),
         encoder=EncoderConfig(backbone="timm:test_efficientnet", weights="none"),
         heads=HeadsConfig(action_labels=("a", "b"), frame_labels=("a", "b", "c")),
     )
@@ -60,7 +60,7 @@ def _save_model(folder: Path) -> None:
     save_checkpoint(folder, config=config, model=model, baseline=baseline, card="", version="1")
 
 
-def _draw(path: Path, *, num_frames: int) -> None:
+def draw(path: Path, *, num_frames: int) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (320, 240))
     noise = np.random.default_rng(0).integers(0, 256, (32, 240, 320, 3), dtype=np.uint8)
     for index in range(num_frames):

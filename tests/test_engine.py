@@ -1,9 +1,11 @@
 """One model loop for many callers: everybody's answer is their own, whoever shares the batch."""
 
-import os
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +14,11 @@ from torch import Tensor, nn
 
 from tests.toy_models import toy_config, toy_model
 from vidseq.engine import Compute, Done, Engine, Runner, Work, direct, run_batch
+from vidseq.errors import DeadlinePassed
 from vidseq.model import VideoModel
 
 WAIT_SECONDS = 20.0
-POISON = 255  # the value of every pixel of a frame that the gate refuses
+POISON, DEADLY = 255, 254  # the value of every pixel of a frame that the gate refuses, and of one that ends the thread
 
 
 class Gate(nn.Module):
@@ -33,6 +36,8 @@ class Gate(nn.Module):
         assert self.open.wait(WAIT_SECONDS)
         if (pixels_NHWC == POISON).all(dim=(1, 2, 3)).any():
             raise RuntimeError("a poisoned frame")
+        if (pixels_NHWC == DEADLY).all(dim=(1, 2, 3)).any():
+            raise SystemExit
         feature_ND: Tensor = self.encoder(pixels_NHWC)
         return feature_ND
 
@@ -40,14 +45,6 @@ class Gate(nn.Module):
 @pytest.fixture
 def model() -> VideoModel:
     return toy_model(toy_config(cell="lstm", num_layers=2, readout="attention"))
-
-
-@pytest.fixture
-def cuda() -> torch.device:
-    """Skips without a device, fails without one where FAIL_WITHOUT_CUDA=1."""
-    if not torch.cuda.is_available():
-        (pytest.fail if os.environ.get("FAIL_WITHOUT_CUDA") == "1" else pytest.skip)("there is no CUDA device")
-    return torch.device("cuda")
 
 
 @pytest.fixture
@@ -64,8 +61,13 @@ def chunk(num_frames: int, *, seed: int = 0) -> Work:
     return Work(pixels_THWC, None)
 
 
-def poisoned() -> Work:
-    return Work(np.full((2, 32, 32, 3), POISON, dtype=np.uint8), None)
+def painted(value: int) -> Work:
+    return Work(np.full((2, 32, 32, 3), value, dtype=np.uint8), None)
+
+
+def num_frames(done: Done) -> int:
+    assert done.scores.frame_logits_BTL is not None
+    return done.scores.frame_logits_BTL.shape[1]
 
 
 def assert_same(done: Done, expected: Done) -> None:
@@ -106,23 +108,71 @@ def test_what_came_while_the_model_was_busy_rides_in_one_batch(model: VideoModel
     assert lengths == [3, 4, 4, 4, 4, 4]
 
 
-def test_a_batch_holds_no_more_frames_than_allowed_except_one_chunk_that_is_larger(
-    model: VideoModel, gate: Gate
-) -> None:
+def test_a_batch_holds_no_more_frames_than_allowed(model: VideoModel, gate: Gate) -> None:
     with Engine(model, max_batch_frames=8) as engine:
         futures = [engine.submit(chunk(1))]
         assert gate.entered.wait(WAIT_SECONDS)
-        futures += [engine.submit(chunk(num_frames)) for num_frames in (5, 3, 2, 11, 4)]
+        futures += [engine.submit(chunk(length)) for length in (4, 3, 2, 4)]
         gate.open.set()
         [future.result(WAIT_SECONDS) for future in futures]
-    assert gate.batches == [1, 8, 2, 11, 4]
+    assert gate.batches == [1, 7, 6]
+
+
+def test_a_video_that_has_to_come_in_one_piece_is_not_cut() -> None:
+    model = toy_model(toy_config(bidirectional=True))
+    batches: list[tuple[int, int]] = []
+    with Engine(model, max_batch_frames=8, observe=lambda *batch: batches.append(batch)) as engine:
+        done = engine.submit(chunk(11)).result(WAIT_SECONDS)
+    assert batches == [(1, 11)]
+    assert_same(done, direct(model)(chunk(11)).result())
+
+
+def test_a_work_of_many_frames_holds_another_up_for_one_turn(model: VideoModel, gate: Gate) -> None:
+    """What a batch holds, as (works, frames): the polite work rides in the batch after the one that ran."""
+    batches: list[tuple[int, int]] = []
+    with Engine(model, turn_frames=4, observe=lambda *batch: batches.append(batch)) as engine:
+        greedy = engine.submit(chunk(64))
+        assert gate.entered.wait(WAIT_SECONDS)
+        polite = engine.submit(chunk(1))
+        gate.open.set()
+        assert num_frames(polite.result(WAIT_SECONDS)) == 1
+        assert num_frames(greedy.result(WAIT_SECONDS)) == 64
+    assert batches == [(1, 4), (2, 5), *[(1, 4)] * 14]
+
+
+def test_whoever_has_had_a_turn_stands_behind_all_who_wait(model: VideoModel, gate: Gate) -> None:
+    """Batches of one turn: a a a, b b and c come in this order, and end in another."""
+    ended: list[str] = []
+    with Engine(model, max_batch_frames=2, turn_frames=2) as engine:
+        engine.submit(chunk(1))
+        assert gate.entered.wait(WAIT_SECONDS)
+        for name, length in (("a", 6), ("b", 4), ("c", 2)):
+            engine.submit(chunk(length)).add_done_callback(lambda _, name=name: ended.append(name))
+        gate.open.set()
+    assert ended == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("readout", ["last", "mean", "attention"])
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru", "none"])
+def test_a_work_served_in_turns_among_others_gets_the_one_shot_answer(cell: str, readout: str) -> None:
+    model = toy_model(toy_config(cell=cell, num_layers=2, readout=readout))
+    works = [chunk(length, seed=length) for length in (1, 3, 6, 17, 64)]
+    before = direct(model)(chunk(5)).result()
+    works.append(Work(chunk(9, seed=9).pixels_THWC, before.state))
+    alone = [direct(model)(work).result() for work in works]
+    with Engine(model, max_batch_frames=10, turn_frames=3) as engine:
+        futures = [engine.submit(work) for work in works]
+        for future, expected in zip(futures, alone, strict=True):
+            done = future.result(WAIT_SECONDS)
+            assert_same(done, expected)
+            torch.testing.assert_close(dict(done.state.tensors), dict(expected.state.tensors), atol=1e-5, rtol=1e-5)
 
 
 def test_a_failure_reaches_every_caller_of_its_batch_and_nobody_later(model: VideoModel, gate: Gate) -> None:
     with Engine(model) as engine:
         first = engine.submit(chunk(1))
         assert gate.entered.wait(WAIT_SECONDS)
-        batch = [engine.submit(chunk(2)), engine.submit(poisoned()), engine.submit(chunk(2))]
+        batch = [engine.submit(chunk(2)), engine.submit(painted(POISON)), engine.submit(chunk(2))]
         gate.open.set()
         for future in batch:
             with pytest.raises(RuntimeError, match="poisoned"):
@@ -150,6 +200,123 @@ def test_a_chunk_that_nobody_waits_for_any_more_is_not_computed(model: VideoMode
     assert gate.batches == [1, 2]
 
 
+def test_a_work_that_is_given_up_after_its_first_turn_gets_no_second(model: VideoModel, gate: Gate) -> None:
+    with Engine(model, turn_frames=4) as engine:
+        given_up = engine.submit(chunk(12))
+        assert gate.entered.wait(WAIT_SECONDS)
+        assert given_up.cancel()
+        gate.open.set()
+        engine.submit(chunk(1)).result(WAIT_SECONDS)
+    assert gate.batches[0] == 4 and sum(gate.batches) == 5
+
+
+def test_a_work_whose_turn_comes_too_late_is_not_computed(model: VideoModel, gate: Gate) -> None:
+    with Engine(model) as engine:
+        engine.submit(chunk(1))
+        assert gate.entered.wait(WAIT_SECONDS)
+        now_seconds = time.perf_counter()
+        late = engine.submit(replace(chunk(7), deadline_seconds=now_seconds))
+        in_time = engine.submit(replace(chunk(2), deadline_seconds=now_seconds + 1000))
+        gate.open.set()
+        with pytest.raises(DeadlinePassed, match="s after its deadline"):
+            late.result(WAIT_SECONDS)
+        assert num_frames(in_time.result(WAIT_SECONDS)) == 2
+    assert gate.batches == [1, 2]
+
+
+def test_a_work_that_was_begun_in_time_is_finished_after_its_deadline(model: VideoModel, gate: Gate) -> None:
+    deadline_seconds = time.perf_counter() + 0.5
+    with Engine(model, turn_frames=4) as engine:
+        future = engine.submit(replace(chunk(8), deadline_seconds=deadline_seconds))
+        assert gate.entered.wait(WAIT_SECONDS)
+        time.sleep(max(0.0, deadline_seconds - time.perf_counter()) + 0.01)
+        gate.open.set()
+        assert num_frames(future.result(WAIT_SECONDS)) == 8
+
+
+@pytest.mark.parametrize(
+    "pixels_THWC",
+    [np.zeros((2, 16, 32, 3), np.uint8), np.zeros((0, 32, 32, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32)],
+    ids=["size", "no frames", "type"],
+)
+def test_a_chunk_that_would_fail_its_batch_is_refused_at_the_door(model: VideoModel, pixels_THWC: np.ndarray) -> None:
+    with Engine(model) as engine:
+        with pytest.raises(AssertionError, match=r"uint8 \(T, 32, 32, 3\)"):
+            engine.submit(Work(pixels_THWC, None))
+        assert num_frames(engine.submit(chunk(1)).result(WAIT_SECONDS)) == 1
+
+
+def test_an_event_loop_runs_on_while_its_works_wait_in_a_full_line(model: VideoModel, gate: Gate) -> None:
+    """Were the loop held up, nobody would open the gate."""
+    works = [chunk(1 + number, seed=number) for number in range(6)]
+
+    async def watch(engine: Engine) -> list[Done]:
+        tasks = [asyncio.create_task(engine.advance(work)) for work in works]
+        assert await asyncio.to_thread(gate.entered.wait, WAIT_SECONDS)
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in tasks)
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    with Engine(model, max_waiting=1) as engine:
+        answers = asyncio.run(watch(engine))
+    for done, work in zip(answers, works, strict=True):
+        assert_same(done, direct(model)(work).result())
+
+
+def test_a_task_that_is_cancelled_takes_its_work_out_of_the_line(model: VideoModel, gate: Gate) -> None:
+    async def watch(engine: Engine) -> None:
+        tasks = [asyncio.create_task(engine.advance(chunk(length))) for length in (1, 3, 2)]
+        assert await asyncio.to_thread(gate.entered.wait, WAIT_SECONDS)
+        tasks[1].cancel()
+        await asyncio.wait(tasks[1:2])
+        gate.open.set()
+        assert num_frames(await tasks[2]) == 2
+        assert tasks[1].cancelled()
+
+    with Engine(model) as engine:
+        engine.submit(chunk(1))  # whoever comes later waits
+        assert gate.entered.wait(WAIT_SECONDS)
+        asyncio.run(watch(engine))
+    assert gate.batches == [1, 3]
+
+
+def test_a_task_is_told_what_the_model_raised(model: VideoModel, gate: Gate) -> None:
+    gate.open.set()
+    with Engine(model) as engine:
+        with pytest.raises(RuntimeError, match="poisoned"):
+            asyncio.run(engine.advance(painted(POISON)))
+        assert num_frames(asyncio.run(engine.advance(chunk(2)))) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_is_left_waiting_when_the_thread_dies(model: VideoModel, gate: Gate) -> None:
+    """Neither those of its batch, nor those in the line, nor a caller that a full line holds back."""
+    with Engine(model, max_batch_frames=2, max_waiting=1) as engine, ThreadPoolExecutor(1) as pool:
+        engine.submit(chunk(1))
+        assert gate.entered.wait(WAIT_SECONDS)
+        deadly = engine.submit(painted(DEADLY))
+        held_back = pool.submit(engine.submit, chunk(1))
+        held_back_async = pool.submit(asyncio.run, engine.advance(chunk(2)))
+        gate.open.set()
+        for future in (deadly, held_back.result(WAIT_SECONDS), held_back_async):
+            with pytest.raises(AssertionError, match="has died"):
+                future.result(WAIT_SECONDS)
+        engine.close()
+        assert not engine.alive
+
+
+def test_an_engine_that_was_closed_takes_no_more_work(model: VideoModel) -> None:
+    engine = Engine(model)
+    assert engine.alive
+    engine.close()
+    assert not engine.alive
+    with pytest.raises(AssertionError, match="closed"):
+        engine.submit(chunk(1))
+    with pytest.raises(AssertionError, match="closed"):
+        asyncio.run(engine.advance(chunk(1)))
+
+
 def test_a_full_line_holds_its_callers_back(model: VideoModel, gate: Gate) -> None:
     with Engine(model, max_waiting=1) as engine:
         engine.submit(chunk(1))
@@ -165,64 +332,11 @@ def test_a_full_line_holds_its_callers_back(model: VideoModel, gate: Gate) -> No
         caller.join()
 
 
-def test_the_milliseconds_of_a_batch_are_shared_by_the_number_of_frames(model: VideoModel, gate: Gate) -> None:
-    with Engine(model) as engine:
-        engine.submit(chunk(1))
-        assert gate.entered.wait(WAIT_SECONDS)
-        short, long = engine.submit(chunk(2)), engine.submit(chunk(6))
-        gate.open.set()
-        short_done, long_done = short.result(WAIT_SECONDS), long.result(WAIT_SECONDS)
-    assert long_done.encode_ms == pytest.approx(3 * short_done.encode_ms)
-    assert long_done.recur_ms == pytest.approx(3 * short_done.recur_ms)
-    assert min(short_done.queued_ms, short_done.encode_ms, short_done.recur_ms) > 0
-
-
-@pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru", "none"])
-def test_live_streams_frame_by_frame_get_the_answers_of_whole_videos(cell: str, num_layers: int) -> None:
-    model = toy_model(toy_config(cell=cell, num_layers=num_layers, readout="attention"))
-    videos = [chunk(6, seed=seed) for seed in range(3)]
-    whole = run_batch(Runner.of(model), videos)
-    runner, states = Runner.of(model), [None] * 3
-    for frame in range(6):
-        works = [Work(v.pixels_THWC[frame : frame + 1], s) for v, s in zip(videos, states, strict=True)]
-        live = run_batch(runner, works)
-        states = [done.state for done in live]
-        for done, expected in zip(live, whole, strict=True):
-            action_BTA = expected.scores.action_logits_BTA[:, frame : frame + 1]
-            torch.testing.assert_close(done.scores.action_logits_BTA, action_BTA, atol=1e-5, rtol=0)
-
-
-def test_live_streams_do_not_run_the_kernels_for_whole_sequences(model: VideoModel) -> None:
-    calls: list[object] = []
-    model.sequence.recurrent.rnn.register_forward_hook(lambda *_: calls.append(1))
-    runner = Runner.of(model)
-    run_batch(runner, [chunk(1), chunk(1, seed=1)])
-    assert calls == []
-    run_batch(runner, [chunk(1), chunk(2)])
-    assert calls == [1]
-
-
-@pytest.mark.parametrize("cell", ["lstm", "none"])
-def test_a_bidirectional_model_is_run_over_one_frame_too(cell: str) -> None:
-    model = toy_model(toy_config(cell=cell, bidirectional=True))
-    (done,) = run_batch(Runner.of(model), [chunk(1)])
-    assert done.scores.frame_logits_BTL.shape == (1, 1, 3)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_states_and_answers_come_and_go_on_the_cpu(model: VideoModel, cuda: torch.device) -> None:
-    """Rows of different length with states from the CPU, then single frames: both ways through the weights."""
-
-    def watch(runner: Runner) -> list[Done]:
-        first = run_batch(runner, [chunk(3), chunk(1, seed=1)])
-        works = [[Work(chunk(length, seed=7).pixels_THWC, done.state) for done in first] for length in (2, 1)]
-        works[0].append(chunk(4, seed=9))
-        return first + run_batch(runner, works[0]) + run_batch(runner, works[1])
-
-    expected = watch(Runner.of(model))
-    for got, want in zip(watch(Runner.of(model.to(cuda))), expected, strict=True):
-        assert {tensor.device.type for tensor in got.state.tensors.values()} == {"cpu"}
-        torch.testing.assert_close(
-            got.scores.action_probabilities_BTA(), want.scores.action_probabilities_BTA(), atol=1e-3, rtol=0
-        )
+def test_the_milliseconds_of_several_turns_add_up_to_no_more_than_the_wait(model: VideoModel) -> None:
+    with Engine(model, turn_frames=2) as engine:
+        begun = time.perf_counter()
+        done = engine.submit(chunk(10)).result(WAIT_SECONDS)
+        waited_ms = 1000 * (time.perf_counter() - begun)
+        (part,) = run_batch(Runner.of(model), [chunk(2)])
+    assert 0 < done.queued_ms + done.encode_ms + done.recur_ms <= waited_ms
+    assert done.encode_ms > part.encode_ms

@@ -27,14 +27,20 @@ def hidden(batch: int, frames: int) -> Tensor:
     return torch.randn(batch, frames, 8, generator=torch.Generator().manual_seed(3))
 
 
-def by_definition(head: ActionHead, hidden_TH: Tensor) -> Tensor:
-    """The logits after the last of these frames, by the definition of each readout."""
+def weights_by_definition(head: ActionHead, hidden_TH: Tensor) -> Tensor:
+    """How much each of these frames counts after the last of them, up to a common factor."""
     ages_T = torch.arange(len(hidden_TH) - 1, -1, -1)
     weights_T = head.decay**ages_T
     if head.readout == "last":
         weights_T = (ages_T == 0).float()
     if head.query is not None:
         weights_T = torch.softmax(head.query(hidden_TH).squeeze(1) / math.sqrt(8), dim=0)
+    return weights_T
+
+
+def by_definition(head: ActionHead, hidden_TH: Tensor) -> Tensor:
+    """The logits after the last of these frames, by the definition of each readout."""
+    weights_T = weights_by_definition(head, hidden_TH)
     logits_A: Tensor = head.linear((weights_T[:, None] * hidden_TH).sum(dim=0) / weights_T.sum())
     return logits_A
 
@@ -85,6 +91,31 @@ def test_attention_survives_logits_that_would_overflow() -> None:
     head, hidden_BTH = a_head("attention", None), 1e4 * hidden(1, 20)
     logits_BTA, _ = head(hidden_BTH)
     assert torch.isfinite(logits_BTA).all()
+
+
+@EVERY_READOUT
+@torch.no_grad()
+def test_frames_before_a_gap_count_so_much_less_than_those_after_it(
+    readout: str, half_life_frames: float | None
+) -> None:
+    """The mean by definition, of the frames before the gap by their weights times the factor."""
+    head, hidden_BTH = a_head(readout, half_life_frames), hidden(1, 12)
+    _, state = head(hidden_BTH[:, :8])
+    faded = state.replace(head.faded(state.part(head.prefix), 0.25), prefix=head.prefix)
+    logits_BTA, _ = head(hidden_BTH[:, 8:], faded)
+    weights_T = weights_by_definition(head, hidden_BTH[0]) * torch.tensor([0.25] * 8 + [1.0] * 4)
+    mean_H = (weights_T[:, None] * hidden_BTH[0]).sum(dim=0) / weights_T.sum()
+    torch.testing.assert_close(logits_BTA[0, -1], head.linear(mean_H), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_forgotten_frame_of_great_attention_does_not_drown_what_follows() -> None:
+    head = a_head("attention", None)
+    loud_BTH, quiet_BTH = 1e4 * hidden(1, 20), hidden(1, 4)
+    _, state = head(loud_BTH)
+    assert state.tensors["action.attention.largest"] > 200
+    forgotten = state.replace(head.faded(state.part(head.prefix), 0.0), prefix=head.prefix)
+    torch.testing.assert_close(head(quiet_BTH, forgotten)[0], head(quiet_BTH)[0], atol=1e-5, rtol=0)
 
 
 def test_the_frame_head_reads_each_frame_alone() -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tests.toy_models import toy_config, toy_model
 from vidseq.config import Picture, RecurrentConfig, Sampling
 from vidseq.errors import StateError
-from vidseq.model import SequenceModel, VideoModel
+from vidseq.model import Scores, SequenceModel, VideoModel
 from vidseq.sampling import sample
 from vidseq.state import State, StateHeader, stack
 from vidseq.video import Reader
@@ -58,14 +58,81 @@ def test_any_chunking_of_a_real_clip_gives_the_one_shot_answer(
 def test_stepping_stacked_streams_equals_each_stream_alone(cell: str) -> None:
     sequence = toy_model(toy_config(cell=cell, num_layers=2)).sequence
     feature_BTD = torch.randn(4, 6, sequence.recurrent.norm.normalized_shape[0])
-    state, packed = stack([sequence.initial_state(1) for _ in range(4)]), sequence.recurrent.pack()
+    state = stack([sequence.initial_state(1) for _ in range(4)])
     for frame in range(6):
-        together, state = sequence.step(feature_BTD[:, frame], state, packed=packed)
+        together, state = sequence.steps(feature_BTD[:, frame : frame + 1], state, [1] * 4)
     for row in range(4):
         alone, _ = sequence(feature_BTD[row : row + 1])
         torch.testing.assert_close(
             together.action_logits_BTA[row, 0], alone.action_logits_BTA[0, -1], atol=1e-5, rtol=0
         )
+
+
+EVERY_READOUT = pytest.mark.parametrize("readout", ["last", "mean", "attention"])
+
+
+@torch.no_grad()
+def after_three_frames(model: VideoModel) -> State:
+    return model(torch.randint(0, 255, (3, 32, 32, 3), dtype=torch.uint8))[1]
+
+
+@EVERY_READOUT
+@EVERY_CELL
+def test_a_memory_that_fades_by_one_is_what_it_was(cell: str, readout: str) -> None:
+    model = toy_model(toy_config(cell=cell, readout=readout))
+    state = after_three_frames(model)
+    faded = model.sequence.decayed(state, 1.0)
+    assert faded.tensors.keys() == state.tensors.keys()
+    assert all(torch.equal(faded.tensors[name], tensor) for name, tensor in state.tensors.items())
+
+
+@EVERY_READOUT
+@EVERY_CELL
+@torch.no_grad()
+def test_a_memory_that_has_faded_to_nothing_is_a_new_start(cell: str, readout: str) -> None:
+    model = toy_model(toy_config(cell=cell, num_layers=2, readout=readout))
+    pixels_THWC = torch.randint(0, 255, (4, 32, 32, 3), dtype=torch.uint8)
+    faded = model.sequence.decayed(after_three_frames(model), 0.0)
+    (again, _), (fresh, _) = model(pixels_THWC, faded), model(pixels_THWC)
+    torch.testing.assert_close(again.action_logits_BTA, fresh.action_logits_BTA, atol=1e-6, rtol=0)
+    torch.testing.assert_close(again.frame_logits_BTL, fresh.frame_logits_BTL, atol=1e-6, rtol=0)
+
+
+@EVERY_READOUT
+@torch.no_grad()
+def test_two_gaps_fade_a_memory_by_the_product_of_their_factors(readout: str) -> None:
+    model = toy_model(toy_config(cell="lstm", readout=readout))
+    state, decayed = after_three_frames(model), model.sequence.decayed
+    once, twice = decayed(state, 0.125), decayed(decayed(state, 0.25), 0.5)
+    torch.testing.assert_close(dict(twice.tensors), dict(once.tensors))
+    torch.testing.assert_close(once.tensors["recurrent.c"], state.tensors["recurrent.c"] / 8)
+
+
+@pytest.mark.parametrize("factor", [-0.1, 1.1, float("nan")])
+def test_a_memory_neither_grows_nor_turns_by_fading(factor: float) -> None:
+    model = toy_model(toy_config())
+    with pytest.raises(AssertionError, match="from 0 to 1"):
+        model.sequence.decayed(after_three_frames(model), factor)
+
+
+def test_fading_needs_no_memory() -> None:
+    for config in (toy_config(cell="none", action_labels=()), toy_config(bidirectional=True, action_labels=())):
+        assert toy_model(config).sequence.decayed(State(), 0.5).tensors == {}
+
+
+def test_scores_split_into_rows_without_their_padding_and_join_again() -> None:
+    action_BTA, frame_BTL = torch.randn(2, 5, 3), torch.randn(2, 5, 4)
+    long, short = Scores(action_BTA, frame_BTL).split([5, 2])
+    torch.testing.assert_close(long.action_logits_BTA, action_BTA[:1])
+    torch.testing.assert_close(short.frame_logits_BTL, frame_BTL[1:, :2])
+    joined = Scores.joined([long, short])
+    torch.testing.assert_close(joined.action_logits_BTA, torch.cat([action_BTA[:1], action_BTA[1:, :2]], dim=1))
+
+
+def test_scores_of_one_head_split_and_join_too() -> None:
+    (row,) = Scores(None, torch.randn(1, 2, 3)).split([2])
+    joined = Scores.joined([row, row])
+    assert joined.action_logits_BTA is None and joined.frame_logits_BTL.shape == (1, 4, 3)
 
 
 def test_an_empty_chunk_is_the_identity() -> None:

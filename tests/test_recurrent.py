@@ -58,10 +58,10 @@ def test_any_chunking_gives_the_one_shot_answer(cell: str, num_layers: int, cuts
 def test_single_steps_equal_the_whole_sequence(cell: str, num_layers: int) -> None:
     recurrent, feature_BTD = a_recurrent(cell, num_layers), features(3, 12)
     whole_BTH, _ = recurrent(feature_BTD)
-    packed, state = recurrent.pack(), None
+    state = None
     for frame in range(12):
-        hidden_BH, state = recurrent.step(feature_BTD[:, frame], state, packed=packed)
-        torch.testing.assert_close(hidden_BH, whole_BTH[:, frame], atol=1e-5, rtol=0)
+        hidden_BTH, state = recurrent.steps(feature_BTD[:, frame : frame + 1], state, [1, 1, 1])
+        torch.testing.assert_close(hidden_BTH[:, 0], whole_BTH[:, frame], atol=1e-5, rtol=0)
 
 
 @EVERY_CELL
@@ -70,8 +70,39 @@ def test_a_step_continues_where_a_sequence_stopped(cell: str) -> None:
     recurrent, feature_BTD = a_recurrent(cell, 2), features(2, 9)
     whole_BTH, _ = recurrent(feature_BTD)
     _, state = recurrent(feature_BTD[:, :8])
-    hidden_BH, _ = recurrent.step(feature_BTD[:, 8], state, packed=recurrent.pack())
-    torch.testing.assert_close(hidden_BH, whole_BTH[:, 8], atol=1e-5, rtol=0)
+    hidden_BTH, _ = recurrent.steps(feature_BTD[:, 8:], state, [1, 1])
+    torch.testing.assert_close(hidden_BTH, whole_BTH[:, 8:], atol=1e-5, rtol=0)
+
+
+@EVERY_CELL
+@EVERY_DEPTH
+@settings(max_examples=10, deadline=None)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5))
+@torch.no_grad()
+def test_steps_of_rows_that_end_early_equal_the_kernels_for_whole_sequences(
+    cell: str, num_layers: int, lengths: list[int]
+) -> None:
+    recurrent, lengths = a_recurrent(cell, num_layers), sorted(lengths, reverse=True)
+    feature_BTD = features(len(lengths), lengths[0])
+    _, before = recurrent(features(len(lengths), 3, seed=2))
+    stepped_BTH, stepped = recurrent.steps(feature_BTD, before, lengths)
+    whole_BTH, whole = recurrent(feature_BTD, before, torch.tensor(lengths))
+    torch.testing.assert_close(stepped_BTH, whole_BTH, atol=1e-5, rtol=0)
+    for name, tensor in whole.tensors.items():
+        torch.testing.assert_close(stepped.tensors[name], tensor, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_step_leaves_the_state_that_it_was_given_as_it_was() -> None:
+    recurrent = a_recurrent("lstm", 2)
+    state = recurrent.initial_state(2)
+    recurrent.steps(features(2, 3), state, [3, 1])
+    assert all(not tensor.any() for tensor in state.tensors.values())
+
+
+def test_rows_that_are_not_in_order_are_our_own_mistake() -> None:
+    with pytest.raises(AssertionError, match="longest first"):
+        a_recurrent("gru").steps(features(2, 3), None, [1, 3])
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -98,10 +129,10 @@ def test_what_pads_a_short_clip_does_not_matter() -> None:
     torch.testing.assert_close(recurrent(spoilt_BTD, None, lengths_B)[0], recurrent(feature_BTD, None, lengths_B)[0])
 
 
-def test_a_bidirectional_model_has_no_step_and_refuses_a_state() -> None:
+def test_a_bidirectional_model_cannot_step_and_refuses_a_state() -> None:
     recurrent = a_recurrent("gru", bidirectional=True)
     with pytest.raises(OfflineOnly, match="step"):
-        recurrent.pack()
+        recurrent.steps(features(1, 1), None, [1])
     with pytest.raises(OfflineOnly, match="state"):
         recurrent(features(1, 4), State({"recurrent.h": torch.zeros(1, 1, 8)}))
 

@@ -1,9 +1,10 @@
-"""One step of a recurrent cell for many streams at once, as a single matrix product. Knows nothing of sequences.
+"""One step of a recurrent cell for many streams at once. Knows nothing of layers, lengths or states.
 
-torch's own kernels are fast over whole sequences and slow for one step (they repack their weights at every call). For
-one step the weights of input and hidden state are put side by side once, and a step is one product over `[x, h]`:
+torch's own kernels are made for whole sequences: its LSTM lays out the weights anew at every call, and that costs more
+than a step. Here the input's share of the gates is one matrix product over all frames at hand, each step one more:
 
-    [x, h] @ [[W_ih^T], [W_hh^T]] + (b_ih + b_hh)  ->  gates
+    gates_BTG = W x + b             all frames of all streams at once
+    U h + gates_BTG[:, t]           one frame of all streams, because h comes from the frame before
 
 Equations are torch's, with sigma for the logistic function and * elementwise:
 
@@ -14,62 +15,57 @@ Equations are torch's, with sigma for the logistic function and * elementwise:
 The GRU is torch's: the reset gate acts after the product. Cho's (arxiv:1406.1078) acts before it, n = tanh(W_n x +
 U_n (r * h)), which needs a second product; the two are not interchangeable with the same weights.
 
-Shape letters: B streams, I input size, H hidden size, G gate outputs.
+Shape letters: B streams, T frames, I input size, H hidden size, G gate outputs.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Memory = dict[str, Tensor]  # of one layer: h_BH, and c_BH for an LSTM
 
 
 @dataclass(frozen=True, eq=False)
-class PackedCell:
-    """One layer's weights, ready for single steps. A snapshot: it does not follow later training."""
+class Cell:
+    """One layer's weights W and U, b with W, c with U; where both biases are only added, b holds their sum."""
 
     kind: str
-    weight_XG: Tensor  # X = I + H
-    bias_G: Tensor
+    weight_GI: Tensor
+    weight_GH: Tensor
+    input_bias_G: Tensor
+    hidden_bias_G: Tensor
 
-    def step(self, input_BI: Tensor, memory: Memory) -> Memory:
-        """The memory after one step; its `h` is the output."""
-        gates_BG = torch.addmm(self.bias_G, torch.cat([input_BI, memory["h"]], dim=1), self.weight_XG)
+    @classmethod
+    def of(cls, kind: str, rnn: nn.RNNBase, layer: int) -> "Cell":
+        """A layer of a torch recurrent module, in its forward direction."""
+        weight_GI, weight_GH, input_bias_G, hidden_bias_G = (
+            getattr(rnn, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        if kind != "gru":
+            input_bias_G = input_bias_G + hidden_bias_G
+        return cls(kind, weight_GI, weight_GH, input_bias_G, hidden_bias_G)
+
+    def gates(self, input_BTI: Tensor) -> Tensor:
+        """gates_BTG: what the input says, before the hidden state has spoken."""
+        return functional.linear(input_BTI, self.weight_GI, self.input_bias_G)
+
+    def step(self, gates_BG: Tensor, memory: Memory) -> Memory:
+        """The memory after one frame, given the gates of its input; its `h` is the output."""
+        if self.kind == "gru":
+            return self._gru(gates_BG, memory["h"])
+        gates_BG = torch.addmm(gates_BG, memory["h"], self.weight_GH.T)
         if self.kind == "elman":
             return {"h": torch.tanh(gates_BG)}
-        return _lstm(gates_BG, memory["c"]) if self.kind == "lstm" else _gru(gates_BG, memory["h"])
+        input_BH, forget_BH, candidate_BH, output_BH = gates_BG.chunk(4, dim=1)
+        cell_BH = torch.sigmoid(forget_BH) * memory["c"] + torch.sigmoid(input_BH) * torch.tanh(candidate_BH)
+        return {"h": torch.sigmoid(output_BH) * torch.tanh(cell_BH), "c": cell_BH}
 
-
-def _lstm(gates_BG: Tensor, cell_BH: Tensor) -> Memory:
-    input_BH, forget_BH, candidate_BH, output_BH = gates_BG.chunk(4, dim=1)
-    cell_BH = torch.sigmoid(forget_BH) * cell_BH + torch.sigmoid(input_BH) * torch.tanh(candidate_BH)
-    return {"h": torch.sigmoid(output_BH) * torch.tanh(cell_BH), "c": cell_BH}
-
-
-def _gru(gates_BG: Tensor, hidden_BH: Tensor) -> Memory:
-    reset_BH, update_BH, from_input_BH, from_hidden_BH = gates_BG.chunk(4, dim=1)
-    candidate_BH = torch.tanh(from_input_BH + torch.sigmoid(reset_BH) * from_hidden_BH)
-    update_BH = torch.sigmoid(update_BH)
-    return {"h": candidate_BH + update_BH * (hidden_BH - candidate_BH)}
-
-
-def pack_cell(kind: str, rnn: nn.RNNBase, layer: int) -> PackedCell:
-    """The weights of one layer of a torch recurrent module, side by side for single steps."""
-    weight_GI, weight_GH, bias_ih_G, bias_hh_G = (
-        getattr(rnn, f"{name}_l{layer}").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
-    if kind != "gru":
-        return PackedCell(kind, torch.cat([weight_GI, weight_GH], dim=1).T.contiguous(), bias_ih_G + bias_hh_G)
-    # The GRU's candidate keeps input and hidden parts apart, because the reset gate scales only the latter:
-    #              reset   update   from_input   from_hidden
-    #     x        W_r     W_z      W_n          0
-    #     h        U_r     U_z      0            U_n
-    hidden_size = rnn.hidden_size
-    gates = 2 * hidden_size
-    weight_XG = weight_GI.new_zeros(weight_GI.shape[1] + hidden_size, 4 * hidden_size)
-    weight_XG[:-hidden_size, : gates + hidden_size] = weight_GI.T
-    weight_XG[-hidden_size:, :gates] = weight_GH[:gates].T
-    weight_XG[-hidden_size:, gates + hidden_size :] = weight_GH[gates:].T
-    bias_G = torch.cat([bias_ih_G[:gates] + bias_hh_G[:gates], bias_ih_G[gates:], bias_hh_G[gates:]])
-    return PackedCell(kind, weight_XG, bias_G)
+    def _gru(self, gates_BG: Tensor, hidden_BH: Tensor) -> Memory:
+        reset_BH, update_BH, candidate_BH = gates_BG.chunk(3, dim=1)
+        from_hidden_BG = torch.addmm(self.hidden_bias_G, hidden_BH, self.weight_GH.T)
+        more_reset_BH, more_update_BH, more_candidate_BH = from_hidden_BG.chunk(3, dim=1)
+        candidate_BH = torch.tanh(candidate_BH + torch.sigmoid(reset_BH + more_reset_BH) * more_candidate_BH)
+        update_BH = torch.sigmoid(update_BH + more_update_BH)
+        return {"h": candidate_BH + update_BH * (hidden_BH - candidate_BH)}

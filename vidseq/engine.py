@@ -4,124 +4,79 @@
     caller 2  chunk, state --+--> one batch --+                                 +---+
     caller 3  chunk, state --+                +-- recurrence, stacked states ---+   +--> scores, state
 
+Callers take turns: a chunk of many frames gives a few to a batch and goes to the back of the line with the rest.
+
+    the line  a a a a a a a a, b b, c           turns of 2, batches of 4
+    batches   a a b b | c a a | a a | a a
+
 No caller's state stays here: it comes in with each chunk and leaves with the scores.
 
-Shape letters: T frames of one chunk, N frames of all chunks, B chunks, D feature size.
+Shape letters: T frames of one chunk, H height, W width, C colour.
 """
 
-import queue
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from vidseq.model import Scores, VideoModel
-from vidseq.recurrent import Packed
-from vidseq.state import State, stack
+from vidseq.errors import DeadlinePassed
+from vidseq.model import VideoModel
+from vidseq.runner import Compute, Done, Runner, Work, direct, run_batch
 
+__all__ = ["Compute", "Done", "Engine", "Runner", "Work", "direct", "run_batch"]
 
-@dataclass(frozen=True, eq=False)
-class Work:
-    """A chunk of one video and the state before it; None at the start of the video."""
-
-    pixels_THWC: NDArray[np.uint8]
-    state: State | None
-    born_seconds: float = field(default_factory=time.perf_counter)
+# What a caller may have of a batch while others wait: what the encoder computes at once on a CPU, a chunk on a GPU.
+TURN_FRAMES = {"cpu": 4, "cuda": 16}
 
 
-@dataclass(frozen=True, eq=False)
-class Done:
-    """Scores of the chunk's T frames and the state after it (B = 1, on the CPU), and where the milliseconds went.
+class _Place:
+    """A work's place in the line: how much of it has been done, what came of that, and who waits for it."""
 
-    Encoding and recurrence are shared by a batch: each chunk is told its share by its number of frames.
-    """
+    def __init__(self, work: Work) -> None:
+        self.future: Future[Done] = Future()
+        self._rest = work
+        self._parts: list[Done] = []
+        self._left = False
 
-    scores: Scores
-    state: State
-    queued_ms: float
-    encode_ms: float
-    recur_ms: float
+    @property
+    def num_frames(self) -> int:
+        """Still to be computed."""
+        return len(self._rest.pixels_THWC)
 
+    def may_begin(self) -> bool:
+        """Whether it is still wanted, now that its turn has come. The rest of a work that has begun has no deadline."""
+        deadline_seconds = self._rest.deadline_seconds
+        late_seconds = 0.0 if deadline_seconds is None else time.perf_counter() - deadline_seconds
+        if self.future.cancelled():
+            self._leave()
+        elif late_seconds > 0:
+            self.fail(DeadlinePassed(f"its turn came {late_seconds:.3f} s after its deadline"))
+        return not self._left
 
-Compute = Callable[[Work], "Future[Done]"]
+    def turn(self, num_frames: int) -> Work:
+        """Its next frames."""
+        rest = self._rest
+        return Work(rest.pixels_THWC[:num_frames], rest.state, born_seconds=rest.born_seconds)
 
+    def add(self, done: Done, num_frames: int) -> None:
+        """They have been computed; with the last of them the caller gets the answer, else the rest waits again."""
+        self._parts.append(done)
+        self._rest = Work(self._rest.pixels_THWC[num_frames:], done.state)
+        if not self.num_frames and self._leave():
+            self.future.set_result(Done.joined(self._parts) if len(self._parts) > 1 else done)
 
-@dataclass(frozen=True, eq=False)
-class Runner:
-    """A model in use: where its weights are now, and those of its recurrence once more, packed for single frames.
+    def fail(self, error: Exception) -> None:
+        if self._leave():
+            self.future.set_exception(error)
 
-    A snapshot: it follows neither later training nor a move to another device. `packed` is None where there is no step.
-    """
-
-    model: VideoModel
-    packed: Packed | None
-    device: torch.device
-
-    @classmethod
-    def of(cls, model: VideoModel) -> "Runner":
-        recurrent = model.sequence.recurrent
-        packed = None if recurrent.config.bidirectional else recurrent.pack()
-        return cls(model, packed, recurrent.norm.weight.device)
-
-    def recur(self, feature_BTD: Tensor, state: State, lengths: Sequence[int]) -> tuple[Scores, State]:
-        """Scores and the state after each row. Live streams, one frame each, spare torch's repacking of weights."""
-        if self.packed is not None and all(length == 1 for length in lengths):
-            return self.model.sequence.step(feature_BTD[:, 0], state, packed=self.packed)
-        scores, state = self.model.sequence(feature_BTD, state, torch.tensor(lengths))
-        return scores, state
-
-    def now_seconds(self) -> float:
-        """The time once the device has done what it was asked: CUDA answers before it has computed."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-def direct(model: VideoModel) -> Compute:
-    """Compute in the caller's own thread, one chunk at a time."""
-    runner = Runner.of(model)
-
-    def compute(work: Work) -> "Future[Done]":
-        future: Future[Done] = Future()
-        future.set_result(run_batch(runner, [work])[0])
-        return future
-
-    return compute
-
-
-@torch.inference_mode()
-def run_batch(runner: Runner, works: Sequence[Work]) -> list[Done]:
-    """Advance B chunks together: one pass of the CNN over all their frames, one of the recurrence over their states."""
-    model, device = runner.model, runner.device
-    begun = time.perf_counter()
-    lengths = [len(work.pixels_THWC) for work in works]
-    pixels_NHWC = torch.from_numpy(np.concatenate([work.pixels_THWC for work in works])).to(device)
-    feature_ND = model.encoder(pixels_NHWC)
-    encoded = runner.now_seconds()
-    feature_BTD = pad_sequence(list(feature_ND.split(lengths)), batch_first=True)
-    state = stack([(work.state or model.sequence.initial_state(1)).to(device) for work in works])
-    scores, state = runner.recur(feature_BTD, state, lengths)
-    scores, state = scores.to("cpu"), state.to("cpu")
-    ended = runner.now_seconds()
-    states = state.split() if state.tensors else [state] * len(works)
-    encode_ms, recur_ms = 1000 * (encoded - begun), 1000 * (ended - encoded)
-    return [
-        Done(
-            scores=scores.row(row, num_frames=length),
-            state=states[row],
-            queued_ms=1000 * (begun - work.born_seconds),
-            encode_ms=encode_ms * length / len(pixels_NHWC),
-            recur_ms=recur_ms * length / len(pixels_NHWC),
-        )
-        for row, (work, length) in enumerate(zip(works, lengths, strict=True))
-    ]
+    def _leave(self) -> bool:
+        """Whether the caller is still to be answered. Once, and from then on nobody can cancel it."""
+        first, self._left = not self._left, True
+        return first and self.future.set_running_or_notify_cancel()
 
 
 class Engine:
@@ -129,15 +84,30 @@ class Engine:
 
     Args:
         model: on its device; used by this thread alone from now on.
-        max_batch_frames: frames in one batch; a single larger chunk still goes, alone.
-        max_waiting: chunks that may wait; `submit` blocks beyond that, so that callers slow down to the model's pace.
+        max_batch_frames: frames in one batch; a bidirectional model's video is not cut, and may be more.
+        turn_frames: frames of one work in a batch; None for what suits the device (TURN_FRAMES).
+        max_waiting: works that may wait before `submit` holds its callers back, to the model's pace.
+        observe: is told of each batch, in the engine's thread: the number of works and of their frames in it.
     """
 
-    def __init__(self, model: VideoModel, *, max_batch_frames: int = 64, max_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        model: VideoModel,
+        *,
+        max_batch_frames: int = 64,
+        turn_frames: int | None = None,
+        max_waiting: int = 256,
+        observe: Callable[[int, int], None] = lambda num_works, num_frames: None,
+    ) -> None:
         self._runner = Runner.of(model)
         self._max_batch_frames = max_batch_frames
-        self._waiting: queue.Queue[tuple[Work, Future[Done]] | None] = queue.Queue(max_waiting)
+        turn_frames = turn_frames or TURN_FRAMES.get(self._runner.device.type, TURN_FRAMES["cuda"])
+        self._turn_frames = min(turn_frames, max_batch_frames)
+        self._max_waiting = max_waiting
+        self._observe = observe
+        self._line: deque[_Place] = deque()
         self._closed = False
+        self._changed = threading.Condition()  # guards the line and whether it is closed
         self._thread = threading.Thread(target=self._loop, name="vidseq-engine", daemon=True)
         self._thread.start()
 
@@ -147,53 +117,94 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; it ends when the engine is closed, or with an error that is not an Exception."""
+        return self._thread.is_alive()
+
     def submit(self, work: Work) -> "Future[Done]":
-        """Put a chunk in the line; the future holds its scores and its new state."""
-        assert not self._closed, "an engine that was closed takes no more work"
-        future: Future[Done] = Future()
-        self._waiting.put((work, future))
-        return future
+        """Put a work in the line; the future holds its scores and its new state. For threads: blocks while it is full.
+
+        The future raises DeadlinePassed, or what the model raised for its batch; cancelling it takes the work out.
+        """
+        place = self._put(work)
+        with self._changed:
+            self._changed.wait_for(lambda: place.future.done() or len(self._line) <= self._max_waiting)
+        return place.future
+
+    async def advance(self, work: Work) -> Done:
+        """The same for an event loop, which is never held up: a task that waits for its work is held back enough.
+
+        Raises:
+            DeadlinePassed: its turn came too late.
+        """
+        return await asyncio.wrap_future(self._put(work).future)
 
     def close(self) -> None:
         """Finish what was submitted, then stop."""
-        self._closed = True
-        self._waiting.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._thread.join()
 
+    def _put(self, work: Work) -> _Place:
+        """Checks it first: in a batch, one caller's mistake would be everybody's."""
+        size, pixels_THWC = self._runner.model.sequence.config.picture.size, work.pixels_THWC
+        fits = pixels_THWC.dtype == np.uint8 and pixels_THWC.shape[1:] == (size, size, 3) and len(pixels_THWC)
+        assert fits, (
+            f"pixels are {pixels_THWC.dtype} {pixels_THWC.shape}, this model's are uint8 (T, {size}, {size}, 3)"
+        )
+        place = _Place(work)
+        with self._changed:
+            assert not self._closed, "an engine that was closed, or has died, takes no more work"
+            self._line.append(place)
+            self._changed.notify_all()
+        return place
+
     def _loop(self) -> None:
-        left_over = None
-        while (first := left_over or self._waiting.get()) is not None:
-            batch, left_over, last = self._gather(first)
-            self._serve(batch)
-            if last:
-                return
+        batch: list[_Place] = []
+        try:
+            while batch := self._gather():
+                self._serve(batch)
+        except BaseException as error:
+            with self._changed:
+                self._closed = True
+                batch += self._line
+                self._line.clear()
+            for place in batch:
+                place.fail(AssertionError(f"the engine's thread has died: {error!r}"))
+            with self._changed:
+                self._changed.notify_all()
+            raise
 
-    def _gather(
-        self, first: tuple[Work, "Future[Done]"]
-    ) -> tuple[list[tuple[Work, "Future[Done]"]], tuple[Work, "Future[Done]"] | None, bool]:
-        """Whatever is ready now and fits; the first that does not fit; whether the line has been closed."""
-        batch, num_frames = [first], len(first[0].pixels_THWC)
-        while True:
-            try:
-                item = self._waiting.get_nowait()
-            except queue.Empty:
-                return batch, None, False
-            if item is None:
-                return batch, None, True
-            num_frames += len(item[0].pixels_THWC)
-            if num_frames > self._max_batch_frames:
-                return batch, item, False
-            batch.append(item)
+    def _gather(self) -> list[_Place]:
+        """Those whose turn it is; nobody once the engine is closed and all is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._line or self._closed)
+            batch: list[_Place] = []
+            room = self._max_batch_frames
+            while self._line and (self._turn(self._line[0]) <= room or not batch):
+                batch.append(self._line.popleft())
+                room -= self._turn(batch[-1])
+            self._changed.notify_all()
+            return batch
 
-    def _serve(self, batch: list[tuple[Work, "Future[Done]"]]) -> None:
-        batch = [(work, future) for work, future in batch if future.set_running_or_notify_cancel()]
-        if not batch:
+    def _turn(self, place: _Place) -> int:
+        """How many of its frames ride in the next batch."""
+        return place.num_frames if self._runner.offline else min(place.num_frames, self._turn_frames)
+
+    def _serve(self, batch: list[_Place]) -> None:
+        turns = [(place, self._turn(place)) for place in batch if place.may_begin()]
+        if not turns:
             return
         try:
-            results = run_batch(self._runner, [work for work, _ in batch])
+            self._observe(len(turns), sum(num_frames for _, num_frames in turns))
+            results = run_batch(self._runner, [place.turn(num_frames) for place, num_frames in turns])
         except Exception as error:
-            for _, future in batch:
-                future.set_exception(error)
+            for place, _ in turns:
+                place.fail(error)
             return
-        for (_, future), done in zip(batch, results, strict=True):
-            future.set_result(done)
+        for (place, num_frames), done in zip(turns, results, strict=True):
+            place.add(done, num_frames)
+        with self._changed:
+            self._line.extend(place for place, _ in turns if place.num_frames)

@@ -4,6 +4,7 @@
     ├── InputError                     what was asked for cannot be done; asking again will not help
     │   ├── OptionError                a setting is out of its range
     │   ├── SourceNotFound             no such file
+    │   ├── SourceLost                 a camera that was there is gone
     │   ├── ModelNotFound              no model of that name here
     │   ├── VideoError                 the bytes are not a video that can be labelled
     │   │   ├── EmptyVideo             zero bytes
@@ -11,13 +12,22 @@
     │   │   ├── UnsupportedCodec       the container is fine, what is inside is not allowed
     │   │   ├── NoVideoStream          audio only, or nothing
     │   │   ├── UndecodableVideo       opens, but gives no frame
+    │   │   ├── UndecodablePicture     one picture that is no JPEG, PNG or WebP, or a damaged one
     │   │   ├── NothingSampled         frames, but none in the interval asked for
     │   │   └── LimitExceeded          with .value and .limit
     │   │       ├── TooManyBytes  TooManyFrames  TooManySeconds  TooManyPixels  TooManyDecodedBytes
     │   ├── DatasetError               all mistakes of a folder of clips at once, with file and line
     │   ├── CheckpointError            damaged, foreign, or of another version
-    │   └── StateError                 a state that does not belong to this model
-    │       └── OfflineOnly            a bidirectional model was asked to stream
+    │   ├── StateError                 a state that does not belong to this model
+    │   │   └── OfflineOnly            a bidirectional model was asked to stream
+    │   └── SessionError               a live session cannot go on like this
+    │       ├── SessionNotFound  SessionExpired  SessionEnded  TooManySessions
+    │       ├── SequenceConflict       another push is due: its number is .expected
+    │       ├── PushMismatch           a number that was used before, with other content
+    │       ├── ModelReplaced          the session began with another model
+    │       ├── StreamRefused          time, size or rate did what the stream's own rules refuse
+    │       └── TokenError             a resume token that was changed, has expired or is another caller's
+    ├── DeadlinePassed                 a live frame waited for longer than it is worth
     └── ServiceError                   what the client SDK meets; keeps the server's words and the request id
         ├── ConnectionFailed  RequestTimeout        no answer came
         ├── RequestRejected                         4xx: the caller's; with .type, .detail
@@ -50,6 +60,10 @@ class SourceNotFound(InputError):
     code = "source/not-found"
 
 
+class SourceLost(InputError):
+    code = "source/lost"
+
+
 class ModelNotFound(InputError):
     code = "model/not-found"
 
@@ -76,6 +90,10 @@ class NoVideoStream(VideoError):
 
 class UndecodableVideo(VideoError):
     code = "video/undecodable"
+
+
+class UndecodablePicture(VideoError):
+    code = "video/undecodable-picture"
 
 
 class NothingSampled(VideoError):
@@ -151,6 +169,61 @@ class StateError(InputError):
 
 class OfflineOnly(StateError):
     code = "state/offline-only"
+
+
+class SessionError(InputError):
+    code = "session/invalid"
+
+
+class SessionNotFound(SessionError):
+    code = "session/not-found"
+
+
+class SessionExpired(SessionError):
+    code = "session/expired"
+
+
+class SessionEnded(SessionError):
+    code = "session/ended"
+
+
+class TooManySessions(SessionError):
+    code = "session/too-many"
+
+
+class SequenceConflict(SessionError):
+    """Another push is due: the one whose number is `expected`."""
+
+    code = "session/sequence"
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(f"the session expects push {expected} next")
+        self.expected = expected
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.expected,)
+
+
+class PushMismatch(SessionError):
+    code = "session/push-mismatch"
+
+
+class StreamRefused(SessionError):
+    code = "session/refused"
+
+
+class ModelReplaced(SessionError):
+    code = "session/model-replaced"
+
+
+class TokenError(SessionError):
+    code = "session/token"
+
+
+class DeadlinePassed(VidseqError):
+    """What was asked for was not begun in time; nothing of it was computed."""
+
+    code = "stream/late"
 
 
 class ServiceError(VidseqError):

@@ -66,6 +66,16 @@ class ActionHead(nn.Module):
             "largest": like.new_full((batch,), -math.inf if self.query is not None else 0.0),
         }
 
+    def faded(self, running: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+        """The running values when all earlier frames count only `factor` times as much beside those to come.
+
+        Attention's weight is in units of exp(largest): there the unit shrinks, so that 0 leaves -inf, as at the start,
+        and no later frame underflows beside what has been forgotten.
+        """
+        if not running or self.query is None:
+            return {name: factor * value if name == "weight" else value for name, value in running.items()}
+        return {**running, "largest": running["largest"] + (math.log(factor) if factor else -math.inf)}
+
     def _block(
         self, hidden_BTH: Tensor, running: dict[str, Tensor], lengths_B: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -8,16 +8,18 @@ chunking of a video gives the one-shot answer within 1e-5. A bidirectional model
 Shape letters: B streams, T frames, D feature size, H hidden size, A action labels, L frame labels.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 from vidseq.heads import ActionHead, FrameHead
-from vidseq.recurrent import Packed, Recurrent
+from vidseq.recurrent import PREFIX as RECURRENT
+from vidseq.recurrent import Recurrent
 from vidseq.state import State
 
 
@@ -28,16 +30,21 @@ class Scores:
     action_logits_BTA: Tensor | None
     frame_logits_BTL: Tensor | None
 
-    def row(self, row: int, *, num_frames: int) -> "Scores":
-        """The scores of one stream (B = 1), without its padding."""
-        return self._map(lambda logits: logits[row : row + 1, :num_frames])
+    def split(self, lengths: Sequence[int]) -> list["Scores"]:
+        """B scores of one stream each, views without the padding: `lengths` are the frames of each row."""
+        actions, frames = _rows(self.action_logits_BTA, lengths), _rows(self.frame_logits_BTL, lengths)
+        return [Scores(action, frame) for action, frame in zip(actions, frames, strict=True)]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        """The scores of the same streams, one chunk after the other."""
+        actions = [part.action_logits_BTA for part in parts if part.action_logits_BTA is not None]
+        frames = [part.frame_logits_BTL for part in parts if part.frame_logits_BTL is not None]
+        return cls(torch.cat(actions, dim=1) if actions else None, torch.cat(frames, dim=1) if frames else None)
 
     def to(self, device: str) -> "Scores":
-        return self._map(lambda logits: logits.to(device))
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Scores":
         action, frame = self.action_logits_BTA, self.frame_logits_BTL
-        return Scores(None if action is None else function(action), None if frame is None else function(frame))
+        return Scores(None if action is None else action.to(device), None if frame is None else frame.to(device))
 
     def action_probabilities_BTA(self) -> Tensor | None:
         return None if self.action_logits_BTA is None else self.action_logits_BTA.softmax(dim=-1)
@@ -88,10 +95,30 @@ class SequenceModel(nn.Module):
             return state
         return state.replace(head.start(batch, like=next(self.parameters())), prefix=head.prefix)
 
-    def step(self, feature_BD: Tensor, state: State | None, *, packed: Packed) -> tuple[Scores, State]:
-        """One frame of B streams by one matrix product a layer; `packed` comes from `recurrent.pack()`."""
-        hidden_BH, state = self.recurrent.step(feature_BD, state, packed=packed)
-        return self._read(hidden_BH[:, None], state, None)
+    def steps(self, feature_BTD: Tensor, state: State | None, lengths: Sequence[int]) -> tuple[Scores, State]:
+        """What `forward` says, a frame at a time: the way for few frames of many streams. See `Recurrent.steps`."""
+        hidden_BTH, state = self.recurrent.steps(feature_BTD, state, lengths)
+        equal = lengths[0] == lengths[-1]
+        return self._read(hidden_BTH, state, None if equal else torch.tensor(lengths))
+
+    def decayed(self, state: State, factor: float) -> State:
+        """The memory of the same streams after a gap in time, in which all that was seen has faded.
+
+        The recurrent layers' tensors are multiplied by `factor`, and so is the weight that earlier frames have in the
+        running mean of the action: what comes next counts for more. 1 is the identity; after 0 the streams go on as
+        from their start. Two gaps in a row fade by the product of their factors.
+
+        Args:
+            state: of any number of streams, on any device.
+            factor: from 0 to 1, such as 0.5 ** (gap_seconds / half_life_seconds).
+        """
+        assert 0.0 <= factor <= 1.0, f"a memory fades by a factor from 0 to 1, not {factor}"
+        memory = {name: factor * tensor for name, tensor in state.part(RECURRENT).items()}
+        state = state.replace(memory, prefix=RECURRENT)
+        head = self.action_head
+        if head is None:
+            return state
+        return state.replace(head.faded(state.part(head.prefix), factor), prefix=head.prefix)
 
     def _read(self, hidden_BTH: Tensor, state: State, lengths_B: Tensor | None) -> tuple[Scores, State]:
         action_logits_BTA = None
@@ -128,6 +155,14 @@ class VideoModel(nn.Module):
         feature_BTD = self.encoder(pixels_THWC)[None]
         scores, state = self.sequence(feature_BTD, state)
         return scores, state
+
+
+def _rows(logits_BTL: Tensor | None, lengths: Sequence[int]) -> Sequence[Tensor | None]:
+    if logits_BTL is None:
+        return [None] * len(lengths)
+    longest = logits_BTL.shape[1]
+    rows = zip(logits_BTL.unsqueeze(1).unbind(), lengths, strict=True)
+    return [row if length == longest else row[:, :length] for row, length in rows]
 
 
 def _half_life_frames(config: ModelConfig) -> float | None:

@@ -2,23 +2,24 @@
 
     feature_BTD -> LayerNorm -> projection -> [ Elman | LSTM | GRU ] x layers -> hidden_BTH
 
-Two ways lead through the same weights: `forward` takes whole sequences with torch's kernels, `step` takes one frame of
-many streams with one matrix product a layer. They agree within 1e-5 in float32.
+Two ways lead through the same weights: `forward` takes whole sequences with torch's kernels, `steps` takes a frame of
+all streams at a time, with one matrix product a layer. They agree within 1e-5 in float32.
 
-Shape letters: B streams, T frames, D feature size, P projection size, L layers, H hidden size.
+Shape letters: B streams, R of them running, T frames, D feature size, P projection size, L layers, H hidden size.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vidseq.cells import PackedCell, pack_cell
+from vidseq.cells import Cell, Memory
 from vidseq.config import RecurrentConfig
 from vidseq.errors import OfflineOnly
 from vidseq.state import State
 
 PREFIX = "recurrent"
-Packed = tuple[PackedCell, ...]  # the layers' weights for single steps, bottom first
 _KERNELS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -103,32 +104,45 @@ class Recurrent(nn.Module):
     def _memory_names(self) -> tuple[str, ...]:
         return ("h", "c") if self.config.cell == "lstm" else ("h",)
 
-    def pack(self) -> Packed:
-        """The weights for `step`, put side by side once.
+    def steps(self, feature_BTD: Tensor, state: State | None, lengths: Sequence[int]) -> tuple[Tensor, State]:
+        """What `forward` returns, a frame of all streams at a time. For use without gradients, in evaluation mode.
+
+        Args:
+            feature_BTD: frame features, padded at the end with anything.
+            state: as in `forward`.
+            lengths: valid frames of each of the B rows, longest first: the rows that still run are always the first.
 
         Raises:
-            OfflineOnly: a bidirectional model has no step.
+            OfflineOnly: a bidirectional model cannot step.
         """
+        assert list(lengths) == sorted(lengths, reverse=True), f"rows are not in order, longest first: {lengths}"
         if self.config.bidirectional:
-            raise OfflineOnly("a bidirectional model reads the whole video at once: it has no step")
-        if self.rnn is None:
-            return ()
-        layers = range(self.config.num_layers)
-        return tuple(pack_cell(self.config.cell, self.rnn, layer) for layer in layers)
-
-    def step(self, feature_BD: Tensor, state: State | None, *, packed: Packed) -> tuple[Tensor, State]:
-        """One frame of B streams: hidden_BH and the new state. For use without gradients, in evaluation mode."""
+            raise OfflineOnly("a bidirectional model reads the whole video at once: it cannot step")
         state = state or State()
-        hidden_BH = self.projection(self.norm(feature_BD))
+        hidden_BTH = self.projection(self.norm(feature_BTD))
         if self.rnn is None:
-            return hidden_BH, state
-        memory = state.part(PREFIX) or self.initial_state(len(feature_BD)).part(PREFIX)
-        layers: list[dict[str, Tensor]] = []
-        for layer, cell in enumerate(packed):
-            layers.append(cell.step(hidden_BH, {name: tensor[:, layer] for name, tensor in memory.items()}))
-            hidden_BH = layers[-1]["h"]
-        stacked = {name: torch.stack([layer[name] for layer in layers], dim=1) for name in memory}
-        return hidden_BH, state.replace(stacked, prefix=PREFIX)
+            return hidden_BTH, state
+        before = state.part(PREFIX) or self.initial_state(len(feature_BTD)).part(PREFIX)
+        memory = {name: tensor_BLH.clone() for name, tensor_BLH in before.items()}
+        for layer in range(self.config.num_layers):
+            cell = Cell.of(self.config.cell, self.rnn, layer)
+            own = {name: tensor_BLH[:, layer] for name, tensor_BLH in memory.items()}
+            hidden_BTH = _run(cell, hidden_BTH, own, lengths)
+        return hidden_BTH, state.replace(memory, prefix=PREFIX)
+
+
+def _run(cell: Cell, input_BTI: Tensor, memory: Memory, lengths: Sequence[int]) -> Tensor:
+    """hidden_BTH of one layer, zero beyond each row's length; `memory` is overwritten by what comes after."""
+    gates_BTG = cell.gates(input_BTI)
+    hidden_BTH = gates_BTG.new_zeros(*gates_BTG.shape[:2], memory["h"].shape[1])
+    for frame in range(gates_BTG.shape[1]):
+        num_running = sum(length > frame for length in lengths)
+        running = {name: tensor_BH[:num_running] for name, tensor_BH in memory.items()}
+        after = cell.step(gates_BTG[:num_running, frame], running)
+        for name, tensor_RH in after.items():
+            running[name].copy_(tensor_RH)
+        hidden_BTH[:num_running, frame] = after["h"]
+    return hidden_BTH
 
 
 def _set_forget_bias(lstm: nn.RNNBase | None, value: float) -> None:

@@ -3,7 +3,8 @@
     names      recurrent.h  recurrent.c   the recurrent layers
                action.READOUT.*           the running readout of the action head
 
-Every tensor has the batch of streams in front: stacking many streams is one `cat`, splitting them is a slice.
+Every tensor has the batch of streams in front: stacking many streams is one `cat` a name,
+splitting them one `unbind`.
 
 Shape letters: B streams.
 """
@@ -69,9 +70,9 @@ class State:
         return State({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def split(self) -> list["State"]:
-        """B states of one stream each."""
-        size = next(iter(self.tensors.values())).shape[0] if self.tensors else 0
-        return [State({name: tensor[row : row + 1] for name, tensor in self.tensors.items()}) for row in range(size)]
+        """B states of one stream each: views, so that the batch lives for as long as one of them."""
+        rows = zip(*(tensor.unsqueeze(1).unbind() for tensor in self.tensors.values()), strict=True)
+        return [State(dict(zip(self.tensors, row, strict=True))) for row in rows]
 
     def to_bytes(self, header: StateHeader) -> bytes:
         """Safetensors, never pickle. One stream is a few KB.
@@ -117,10 +118,10 @@ def stack(states: Sequence[State]) -> State:
     Raises:
         StateError: they come from different models, or some have started and some have not.
     """
-    names = set(states[0].tensors)
-    if any(set(state.tensors) != names for state in states):
+    names = states[0].tensors.keys()
+    if any(state.tensors.keys() != names for state in states):
         raise StateError("states with different tensors cannot be stacked")
-    return State({name: torch.cat([state.tensors[name] for state in states]) for name in states[0].tensors})
+    return State({name: torch.cat([state.tensors[name] for state in states]) for name in names})
 
 
 def _check_size(data: bytes) -> None:

@@ -1,0 +1,149 @@
+"""Chunks of many streams, advanced together by one model. Knows nothing of who waits for them, or of turns.
+
+    pixels of all chunks -> one pass of the CNN -> features, longest chunk first -+
+                                                                                  +-> recurrence, heads -> one Done each
+    states of all chunks -------------------------------------------> stacked ----+
+
+Shape letters: T frames of one chunk, N frames of all chunks, B chunks, D feature size.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vidseq.model import Scores, VideoModel
+from vidseq.state import State, stack
+
+# Up to here a loop over frames is faster than torch's kernels for sequences (LSTM, rows of unequal length), or nearly.
+_STEPPED_FRAMES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A chunk of one video, at least one frame, and the state before it; None at the start of the video.
+
+    `deadline_seconds`, on the clock of time.perf_counter: a work whose turn has not come by then is not computed.
+    """
+
+    pixels_THWC: NDArray[np.uint8]
+    state: State | None
+    deadline_seconds: float | None = None
+    born_seconds: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Scores of the chunk's T frames and the state after it (B = 1, on the CPU), and where the milliseconds went.
+
+    Encoding and recurrence are shared by a batch: each chunk is told its share by its number of frames.
+    """
+
+    scores: Scores
+    state: State
+    queued_ms: float
+    encode_ms: float
+    recur_ms: float
+
+    @classmethod
+    def joined(cls, parts: Sequence["Done"]) -> "Done":
+        """One chunk that was computed in several turns."""
+        return cls(
+            scores=Scores.joined([part.scores for part in parts]),
+            state=parts[-1].state,
+            queued_ms=sum(part.queued_ms for part in parts),
+            encode_ms=sum(part.encode_ms for part in parts),
+            recur_ms=sum(part.recur_ms for part in parts),
+        )
+
+
+Compute = Callable[[Work], "Future[Done]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """A model in use: where its weights are now, and what a stream's state is at its start, on the CPU."""
+
+    model: VideoModel
+    device: torch.device
+    start: State
+
+    @classmethod
+    def of(cls, model: VideoModel) -> "Runner":
+        sequence = model.sequence
+        return cls(model, sequence.recurrent.norm.weight.device, sequence.initial_state(1).to("cpu"))
+
+    @property
+    def offline(self) -> bool:
+        """Whether a video has to come in one piece."""
+        return self.model.sequence.recurrent.config.bidirectional
+
+    def recur(
+        self, feature_ND: Tensor, states: Sequence[State | None], lengths: Sequence[int]
+    ) -> list[tuple[Scores, State]]:
+        """Scores and the state after each of B chunks, on the CPU; their features follow each other, longest first."""
+        state = stack([state or self.start for state in states]).to(self.device)
+        feature_BTD = _padded(feature_ND, lengths)
+        if lengths[0] <= _STEPPED_FRAMES and not self.offline:
+            scores, state = self.model.sequence.steps(feature_BTD, state, lengths)
+        else:
+            scores, state = self.model.sequence(feature_BTD, state, torch.tensor(lengths))
+        scores, state = scores.to("cpu"), state.to("cpu")
+        after = state.split() if state.tensors else [state] * len(lengths)
+        return list(zip(scores.split(lengths), after, strict=True))
+
+    def now_seconds(self) -> float:
+        """The time once the device has done what it was asked: CUDA answers before it has computed."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def direct(model: VideoModel) -> Compute:
+    """Compute in the caller's own thread, one chunk at a time."""
+    runner = Runner.of(model)
+
+    def compute(work: Work) -> "Future[Done]":
+        future: Future[Done] = Future()
+        future.set_result(run_batch(runner, [work])[0])
+        return future
+
+    return compute
+
+
+@torch.inference_mode()
+def run_batch(runner: Runner, works: Sequence[Work]) -> list[Done]:
+    """Advance B chunks together: one pass of the CNN over all their frames, one of the recurrence over their states."""
+    begun = time.perf_counter()
+    order = sorted(range(len(works)), key=lambda row: len(works[row].pixels_THWC), reverse=True)
+    chunks = [works[row].pixels_THWC for row in order]
+    lengths = [len(pixels_THWC) for pixels_THWC in chunks]
+    feature_ND = runner.model.encoder(torch.from_numpy(np.concatenate(chunks)).to(runner.device))
+    encoded = runner.now_seconds()
+    answers = runner.recur(feature_ND, [works[row].state for row in order], lengths)
+    ended = runner.now_seconds()
+    encode_ms, recur_ms = (1000 * seconds / sum(lengths) for seconds in (encoded - begun, ended - encoded))
+    done = {
+        row: Done(
+            scores=scores,
+            state=state,
+            queued_ms=1000 * (begun - works[row].born_seconds),
+            encode_ms=encode_ms * length,
+            recur_ms=recur_ms * length,
+        )
+        for row, length, (scores, state) in zip(order, lengths, answers, strict=True)
+    }
+    return [done[row] for row in range(len(works))]
+
+
+def _padded(feature_ND: Tensor, lengths: Sequence[int]) -> Tensor:
+    """feature_BTD, padded to the first, which is the longest."""
+    if lengths[0] == lengths[-1]:
+        return feature_ND.reshape(len(lengths), lengths[0], feature_ND.shape[1])
+    return pad_sequence(feature_ND.split(list(lengths)), batch_first=True)
