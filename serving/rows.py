@@ -50,6 +50,8 @@ _COLUMNS = {
     "timings_recur_ms": _NUMBER,
     "timings_queued_ms": _NUMBER,
     "timings_total_ms": _NUMBER,
+    "early_exit_seconds": _NUMBER,
+    "early_exit_score": _NUMBER,
     "error_code": _TEXT,
     "error_detail": _TEXT,
 }

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from tests.toy_models import ACTIONS, FRAMES, toy_config
-from vidseq.answers import Collected, moments, ranked
+from vidseq.answers import Collected
 from vidseq.config import ModelConfig, Sampling
 from vidseq.engine import Done
+from vidseq.labelling import Labelling, ranked
 from vidseq.model import Scores
 from vidseq.sampling import Clip
 from vidseq.schemas import ModelInfo, Prediction, VideoReport
@@ -44,11 +45,17 @@ def clip_at(seconds: list[float]) -> Clip:
 
 def answer(labels: list[int], *, config: ModelConfig, top_k: int = 5) -> Prediction:
     """What is said of a video of two chunks, 8 frames a second."""
-    collected, half = Collected(), len(labels) // 2
+    collected, half = Collected(config), len(labels) // 2
     for first, part in ((0, labels[:half]), (half, labels[half:])):
         clip = clip_at([(first + index) / 8 for index in range(len(part))])
         collected.add(clip, done(scores_of(part, action=1)))
-    return collected.prediction(report=REPORT, info=INFO, config=config, sampling=config.sampling, top_k=top_k)
+    return predicted(collected, sampling=config.sampling, top_k=top_k)
+
+
+def predicted(
+    collected: Collected, *, sampling: Sampling, seen_until: float | None = None, top_k: int = 5
+) -> Prediction:
+    return collected.prediction(report=REPORT, seen_until=seen_until, info=INFO, sampling=sampling, top_k=top_k)
 
 
 def test_labels_are_ranked_by_score_and_equals_stay_in_order() -> None:
@@ -90,33 +97,30 @@ def test_a_segment_that_is_open_at_the_end_lasts_one_sampling_period_beyond_the_
 
 def test_where_every_frame_is_taken_the_last_lasts_as_long_as_the_one_before() -> None:
     config = toy_config(sampling=Sampling(frames_per_second="native"))
-    collected = Collected()
+    collected = Collected(config)
     collected.add(clip_at([0.0, 0.1, 0.35]), done(scores_of([1, 1, 1], action=0)))
-    (segment,) = collected.prediction(
-        report=REPORT, info=INFO, config=config, sampling=config.sampling, top_k=1
-    ).segments
+    (segment,) = predicted(collected, sampling=config.sampling).segments
     assert segment.end_seconds == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(
-    ("sampling", "stride", "duration_seconds", "end_seconds"),
+    ("sampling", "stride", "seen_until", "end_seconds"),
     [
         (Sampling(frames_per_second=0.1), 1, None, 11.0),
         (Sampling(frames_per_second=0.1), 1, 3.0, 3.0),
         (Sampling(frames_per_second=0.1, end_seconds=2.5), 1, 3.0, 2.5),
-        (Sampling(frames_per_second=0.1), 1, 0.25, 1.0),  # a lie: what was seen is not cut off
+        (Sampling(frames_per_second=0.1), 1, 0.25, 1.0),  # what was sampled is not cut off
         (Sampling(frames_per_second=8), 4, 3.0, 1.5),
         (Sampling(frames_per_second="native"), 2, 3.0, 1.5),
     ],
 )
 def test_a_segment_ends_neither_after_the_request_nor_after_the_video(
-    sampling: Sampling, stride: int, duration_seconds: float | None, end_seconds: float
+    sampling: Sampling, stride: int, seen_until: float | None, end_seconds: float
 ) -> None:
-    collected, seconds_T = Collected(), np.array([0.0, 0.5, 1.0])
+    collected, seconds_T = Collected(toy_config()), np.array([0.0, 0.5, 1.0])
     clip = Clip(np.zeros((3, 32, 32, 3), dtype=np.uint8), seconds_T, stride)
     collected.add(clip, done(scores_of([1, 1, 1], action=0)))
-    report = REPORT.model_copy(update={"duration_seconds": duration_seconds})
-    prediction = collected.prediction(report=report, info=INFO, config=toy_config(), sampling=sampling, top_k=1)
+    prediction = predicted(collected, sampling=sampling, seen_until=seen_until)
     assert [segment.end_seconds for segment in prediction.segments] == [pytest.approx(end_seconds)]
 
 
@@ -128,16 +132,17 @@ def test_the_milliseconds_of_all_chunks_are_added_up() -> None:
 def test_a_model_without_frame_labels_says_nothing_of_frames() -> None:
     info = INFO.model_copy(update={"frame_labels": ()})
     scores = Scores(scores_of([0, 1], action=2).action_logits_BTA, None)
-    (first, last) = moments(clip_at([0.0, 0.125]), scores, info)
+    labelling = Labelling.of(toy_config(frame_labels=(), background=None))
+    first, last = labelling.settle(labelling.start(), [0.0, 0.125], scores)[0].moments(info)
     assert first.frame is None and last.frame is None
     assert first.action.label == ACTIONS[2] and last.action.score > first.action.score
 
 
 def test_a_model_without_actions_says_nothing_of_the_action() -> None:
     config = toy_config(action_labels=())
-    collected = Collected()
+    collected = Collected(config)
     scores = Scores(None, scores_of([1, 1], action=0).frame_logits_BTL)
     collected.add(clip_at([0.0, 0.125]), done(scores))
-    prediction = collected.prediction(report=REPORT, info=INFO, config=config, sampling=config.sampling, top_k=5)
+    prediction = predicted(collected, sampling=config.sampling)
     assert prediction.action is None and prediction.top == ()
     assert [frame.label for frame in prediction.frames] == ["moving", "moving"]

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import torch
 from tests.predictions import assert_same
 from tests.toy_models import ACTIONS, toy_checkpoint
 from tests.toy_videos import write_clip, write_sound
-from vidseq.checkpoint import load_checkpoint
+from vidseq.checkpoint import Checkpoint, load_checkpoint
 from vidseq.classifier import Classifier
-from vidseq.config import Limits, Sampling
-from vidseq.engine import Engine
+from vidseq.config import Calibration, Limits, Sampling
+from vidseq.early import EarlyExit
+from vidseq.engine import Engine, direct
 from vidseq.errors import (
     EmptyVideo,
     NothingSampled,
@@ -235,3 +237,85 @@ def test_an_error_leaves_no_open_file(classifier: Classifier, tmp_path: Path) ->
 
 def test_a_name_can_be_given_to_a_model_that_is_loaded(model: Path, clip: Path) -> None:
     assert Classifier.load(model, name="champion").classify(clip).model.name == "champion"
+
+
+# Lookahead ---------------------------------------------------------------------------------------------
+
+
+def test_with_a_lookahead_every_frame_is_still_labelled_once_by_the_scores_of_a_later_one(
+    model: Path, clip: Path, tmp_path: Path
+) -> None:
+    later = Classifier.load(toy_checkpoint(tmp_path / "later", lookahead_seconds=0.5))  # the same weights, 4 frames
+    frames, at_once = later.classify(clip).frames, Classifier.load(model).classify(clip).frames
+    assert [frame.seconds for frame in frames] == [frame.seconds for frame in at_once]
+    expected = [frame.score for frame in (*at_once[4:], *at_once[-1:] * 4)]
+    assert [frame.score for frame in frames] == pytest.approx(expected, abs=1e-5)
+    told = list(later.stream(clip))
+    assert [(moment.seconds, moment.frame.label) for moment in told] == [(f.seconds, f.label) for f in frames]
+
+
+# Early exit --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated(model: Path) -> Checkpoint:
+    """The toy, never sure in its first 3 seconds and always sure afterwards."""
+    checkpoint = load_checkpoint(model)
+    calibration = Calibration(elapsed_seconds=(0.0, 3.0), temperatures=(100.0, 1e-4))
+    return replace(checkpoint, config=checkpoint.config.model_copy(update={"calibration": calibration}))
+
+
+@pytest.fixture(scope="module")
+def impatient(calibrated: Checkpoint) -> Classifier:
+    return Classifier(calibrated, compute=direct(calibrated.model), limits=Limits())
+
+
+def test_an_early_exit_answers_with_what_was_seen_until_then(
+    impatient: Classifier, classifier: Classifier, clip: Path
+) -> None:
+    prediction = impatient.classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=1.0))
+    assert prediction.early_exit.seconds == prediction.sampled.end_seconds == prediction.frames[-1].seconds == 4.0
+    assert prediction.sampled.num_frames == len(prediction.frames) == 33
+    until_then = classifier.classify(clip, end_seconds=4.125)
+    assert_same([prediction.model_copy(update={"early_exit": None, "video": until_then.video})], [until_then])
+    assert prediction.early_exit.score > 0.9 > prediction.action.score, "answers keep the model's own scores"
+
+
+def test_an_early_exit_spares_the_decoding_of_the_rest_and_is_complete(impatient: Classifier, clip: Path) -> None:
+    video = impatient.classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=1.0)).video
+    assert 41 <= video.frames_decoded < 50  # of 100, ten a second: the exit's chunk of four sampled frames
+    assert video.complete and video.warnings == ()
+
+
+def test_where_no_score_stays_high_the_whole_clip_is_looked_at(impatient: Classifier, clip: Path) -> None:
+    patient = EarlyExit(score=0.9, hold_seconds=60.0)
+    assert_same([impatient.classify(clip, early_exit=patient)], [impatient.classify(clip)])
+
+
+def test_a_calibration_alone_changes_no_answer(impatient: Classifier, classifier: Classifier, clip: Path) -> None:
+    assert_same([impatient.classify(clip)], [classifier.classify(clip)])
+
+
+def test_time_elapses_from_the_first_frame_looked_at(impatient: Classifier, clip: Path) -> None:
+    prediction = impatient.classify(clip, start_seconds=2.0, early_exit=EarlyExit(score=0.9, hold_seconds=0.5))
+    assert prediction.early_exit.seconds == 5.5
+
+
+def test_an_engine_exits_at_the_same_frame(calibrated: Checkpoint, impatient: Classifier, clip: Path) -> None:
+    wish = EarlyExit(score=0.9, hold_seconds=1.0)
+    with Engine(calibrated.model) as engine:
+        shared = Classifier(calibrated, compute=engine.submit, limits=Limits())
+        found, expected = shared.classify(clip, early_exit=wish), impatient.classify(clip, early_exit=wish)
+    assert found.sampled == expected.sampled
+    assert [frame.label for frame in found.frames] == [frame.label for frame in expected.frames]
+
+
+def test_an_early_exit_leaves_no_open_file(impatient: Classifier, clip: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    impatient.classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=0.0))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_model_without_calibration_refuses_before_it_opens_the_clip(classifier: Classifier) -> None:
+    with pytest.raises(OptionError, match="toy is not calibrated by elapsed time"):
+        classifier.classify("absent.mp4", early_exit=EarlyExit(score=0.9))

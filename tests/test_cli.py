@@ -23,7 +23,8 @@ from training.recipes import Options
 from training.render import render_clips
 from vidseq import cli
 from vidseq.__main__ import main
-from vidseq.checkpoint import load_checkpoint
+from vidseq.checkpoint import load_checkpoint, save_checkpoint
+from vidseq.config import Calibration
 from vidseq.errors import VidseqError
 from vidseq.schemas import Prediction
 
@@ -117,6 +118,79 @@ def test_after_the_folds_model_and_baseline_train_for_their_own_median_epochs(cl
     assert told is not None and told[1] != told[2]
     assert re.search(rf"training gru \S+ {told[1]}/{told[1]} ", run.stderr)
     assert re.search(rf"training mean-pool \S+ {told[2]}/{told[2]} ", run.stderr)
+
+
+@pytest.fixture(scope="module")
+def folded(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a lookahead, and with enough clips that a model had not seen to be calibrated."""
+    model = tmp_path_factory.mktemp("folded") / "model"
+    run = in_process("train", clips, "--out", model, "--folds", 3, "--lookahead-seconds", 0.25, *SMALL)
+    assert run.exit_code == 0, run.stderr
+    return model
+
+
+def test_a_lookahead_is_part_of_the_model_and_of_its_card(folded: Path) -> None:
+    assert load_checkpoint(folded).config.lookahead_frames == 2
+    assert "* lookahead: 0.25 s" in (folded / "card.md").read_text()
+
+
+def test_folds_calibrate_on_all_clips(folded: Path) -> None:
+    calibration = load_checkpoint(folded).config.calibration
+    assert calibration is not None and calibration.elapsed_seconds == (0.0, 0.5, 1.0, 2.0)
+    assert "Found on 24 clips" in (folded / "card.md").read_text()
+
+
+def test_predict_exits_early_after_the_time_to_hold_and_says_so(clip: Path, tmp_path: Path) -> None:
+    toy, sure = load_checkpoint(toy_checkpoint(tmp_path / "toy")), tmp_path / "sure"
+    config = toy.config.model_copy(update={"calibration": Calibration(elapsed_seconds=(0.0,), temperatures=(1e-4,))})
+    assert toy.baseline is not None
+    save_checkpoint(sure, config=config, model=toy.model, baseline=toy.baseline, card="", version="1")
+    assert "stopped at 0.50 s" in in_process("predict", sure, clip, "--early-exit", 0.9, "--early-hold", 0.5).stdout
+    prediction = Prediction.model_validate_json(in_process("predict", sure, clip, "--early-exit", 0.9, "--json").stdout)
+    assert prediction.early_exit.seconds == prediction.sampled.end_seconds == 1.0
+    assert prediction.early_exit.score > 0.9
+
+
+def test_a_few_clips_held_out_calibrate_nothing_and_early_exit_is_refused(
+    trained: tuple[Path, Completed], clip: Path
+) -> None:
+    assert load_checkpoint(trained[0]).config.calibration is None
+    assert "model is not calibrated by elapsed time" in refused("predict", trained[0], clip, "--early-exit", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--early-exit", 0.4), "--early-exit: Input should be greater than 0.5"),
+        (("--early-exit", 0.9, "--early-hold", -1), "--early-hold: Input should be greater than or equal to 0"),
+        (("--early-hold", 2), "--early-hold says how long to wait with --early-exit"),
+    ],
+)
+def test_a_wish_to_exit_early_that_makes_no_sense_is_named(
+    options: tuple[object, ...], sentence: str, clip: Path, tmp_path: Path
+) -> None:
+    assert sentence in refused("predict", toy_checkpoint(tmp_path / "toy"), clip, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--bidirectional",), "lookahead_seconds is for models that stream"),
+        (("--max-frames", 8), "lookahead_seconds is for models that stream"),
+        (("--frames-per-second", "native"), "lookahead_seconds needs a sampling rate"),
+        (("--frames-per-second", 2), "lookahead_seconds 0.2 is less than half the time from one sampled frame"),
+    ],
+)
+def test_a_lookahead_that_cannot_be_is_named_before_a_clip_is_decoded(
+    options: tuple[object, ...], sentence: str, clips: Path, tmp_path: Path
+) -> None:
+    assert sentence in refused("train", clips, "--out", tmp_path / "m", "--lookahead-seconds", 0.2, *options)
+
+
+def test_a_lookahead_without_frame_labels_is_named(split_clips: Path, tmp_path: Path) -> None:
+    assert "delays frame labels, and the model has none" in refused(
+        "train", split_clips, "--out", tmp_path / "m", "--lookahead-seconds", 0.5
+    )
 
 
 @pytest.fixture

@@ -1,18 +1,22 @@
-"""A folder of pictures as a video: in the order of names, 25 a second, each mistake with the picture's name."""
+"""vidseq.pictures: a folder in the order of its names, 25 a second; one picture from bytes; typed errors."""
 
+import io
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from tests.toy_videos import paint, read
 from vidseq.config import Limits, Picture, Sampling
-from vidseq.errors import EmptyVideo, TooManyFrames, TooManyPixels, UndecodableVideo
-from vidseq.pictures import PictureReader
+from vidseq.errors import EmptyVideo, OptionError, TooManyFrames, TooManyPixels, UndecodablePicture, VideoError
+from vidseq.pictures import PictureReader, decode_picture, raw_picture
 from vidseq.sampling import sample
-from vidseq.video import Verdict
+from vidseq.video import Pixels, Verdict
 
 
 def write_pictures(folder: Path, *, num_frames: int, suffix: str = ".png") -> Path:
@@ -25,6 +29,9 @@ def write_pictures(folder: Path, *, num_frames: int, suffix: str = ".png") -> Pa
 
 def reader(folder: Path, **limits: int) -> PictureReader:
     return PictureReader(folder, picture=Picture(size=64), limits=Limits.model_validate(limits))
+
+
+# A folder
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])
@@ -76,7 +83,7 @@ def test_nothing_is_asked_for_after_the_end(tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "clip", num_frames=2)
     (folder / "001.png").write_bytes(b"no picture")
-    with pytest.raises(UndecodableVideo, match=r"001\.png"):
+    with pytest.raises(UndecodablePicture, match=r"001\.png"):
         list(reader(folder).frames(lambda _: Verdict.TAKE))
 
 
@@ -112,5 +119,110 @@ def test_a_header_that_declares_too_many_pixels_is_refused_before_decoding(tmp_p
     data[16:24] = (30_000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises((TooManyPixels, UndecodableVideo)):
+    with pytest.raises((TooManyPixels, UndecodablePicture)):
         list(reader(tmp_path, max_pixels=1_000_000).frames(lambda _: Verdict.TAKE))
+
+
+# One picture from bytes
+
+NOISE_HWC = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)  # red, green, blue
+MAX_PIXELS = 10_000
+
+
+def encode(pixels: Pixels, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})])
+def test_a_lossless_picture_has_exactly_the_pixels_of_raw_bytes(kind: str, options: dict[str, bool]) -> None:
+    decoded_HWC = decode_picture(encode(NOISE_HWC, kind, **options), max_pixels=MAX_PIXELS)
+    raw_HWC = raw_picture(NOISE_HWC.tobytes(), width=80, height=48)
+    assert np.array_equal(decoded_HWC, raw_HWC)
+    assert np.array_equal(raw_HWC, NOISE_HWC[:, :, ::-1])
+
+
+def test_a_jpeg_is_close_to_what_it_was() -> None:
+    decoded_HWC = decode_picture(encode(paint(1234), "JPEG", quality=95), max_pixels=MAX_PIXELS)
+    assert np.abs(decoded_HWC.astype(int) - paint(1234)).mean() < 2
+
+
+def test_a_picture_that_says_it_lies_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    on_its_side = encode(np.ascontiguousarray(np.rot90(NOISE_HWC)), "PNG", exif=exif)
+    (tmp_path / "1.png").write_bytes(encode(np.ascontiguousarray(np.rot90(paint(77))), "PNG", exif=exif))
+    (frame,) = reader(tmp_path).frames(lambda _: Verdict.TAKE)
+    assert np.array_equal(decode_picture(on_its_side, max_pixels=MAX_PIXELS), NOISE_HWC[:, :, ::-1])
+    assert read(frame.pixels_HWC) == 77
+
+
+def test_of_16_bits_the_upper_8_are_taken() -> None:
+    grey_HW = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80) * 17
+    decoded_HWC = decode_picture(encode(grey_HW, "PNG"), max_pixels=MAX_PIXELS)
+    assert np.array_equal(decoded_HWC, np.dstack([(grey_HW >> 8).astype(np.uint8)] * 3))
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey_HW = NOISE_HWC[:, :, 0]
+    assert np.array_equal(decode_picture(encode(grey_HW, "PNG"), max_pixels=MAX_PIXELS), np.dstack([grey_HW] * 3))
+
+
+def test_transparency_is_left_out() -> None:
+    see_through = np.dstack([NOISE_HWC, np.zeros((48, 80), dtype=np.uint8)])
+    assert np.array_equal(decode_picture(encode(see_through, "PNG"), max_pixels=MAX_PIXELS), NOISE_HWC[:, :, ::-1])
+
+
+def test_of_an_animation_the_first_picture_is_taken() -> None:
+    later = [Image.fromarray(paint(number)) for number in (8, 9)]
+    animation = encode(paint(7), "WEBP", save_all=True, append_images=later, lossless=True)
+    assert np.array_equal(decode_picture(animation, max_pixels=MAX_PIXELS), paint(7))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_a_picture_of_another_format_is_not_opened(kind: str) -> None:
+    with pytest.raises(UndecodablePicture, match="not a JPEG, PNG or WebP"):
+        decode_picture(encode(NOISE_HWC, kind), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_too_many_pixels_are_refused_by_the_header_with_both_numbers(kind: str) -> None:
+    header = encode(NOISE_HWC, kind)[:700]
+    with pytest.raises(TooManyPixels) as caught:
+        decode_picture(encode(NOISE_HWC, kind) if kind == "WEBP" else header, max_pixels=48 * 80 - 1)
+    assert (caught.value.value, caught.value.limit) == (48 * 80, 48 * 80 - 1)
+
+
+def test_a_declared_size_at_which_pillow_warns_is_refused_in_our_own_words() -> None:
+    png = bytearray(encode(NOISE_HWC, "PNG"))
+    png[16:24] = (12_000).to_bytes(4, "big") * 2
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    with pytest.raises(TooManyPixels, match="144,000,000 pixels"):
+        decode_picture(bytes(png), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_damage_ends_in_a_picture_or_in_a_typed_error(kind: str, data: st.DataObject) -> None:
+    picture = bytearray(encode(paint(99), kind))
+    for offset in data.draw(st.lists(st.integers(0, len(picture) - 1), max_size=4)):
+        picture[offset] = data.draw(st.integers(0, 255))
+    try:
+        decoded_HWC = decode_picture(bytes(picture[: data.draw(st.integers(0, len(picture)))]), max_pixels=MAX_PIXELS)
+    except VideoError:
+        return
+    assert decoded_HWC.shape[2] == 3
+
+
+@pytest.mark.parametrize("num_bytes", [0, 48 * 80 * 3 - 1, 48 * 80 * 3 + 1])
+def test_raw_bytes_of_another_number_are_refused_with_both(num_bytes: int) -> None:
+    with pytest.raises(OptionError, match=rf"80 x 48 pixels .* are 11,520 bytes; {num_bytes:,} came"):
+        raw_picture(bytes(num_bytes), width=80, height=48)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (-1, -1), (0, 7)])
+def test_a_raw_picture_without_a_pixel_is_refused(width: int, height: int) -> None:
+    with pytest.raises(OptionError, match="has no pixel"):
+        raw_picture(b"", width=width, height=height)

@@ -14,6 +14,7 @@ from serving.rows import INDEX, Row, answered, as_text, columns, failed, to_tabl
 from serving.sink import FORMATS, open_sink
 from vidseq.errors import EmptyVideo, TooManyFrames
 from vidseq.schemas import (
+    EarlyExited,
     FrameLabel,
     ModelInfo,
     Prediction,
@@ -45,6 +46,7 @@ PREDICTION = Prediction(
     ),
     model=MODEL,
     timings=Timings(decode_ms=1.0, encode_ms=2.0, recur_ms=3.0, queued_ms=4.0, total_ms=10.0),
+    early_exit=EarlyExited(seconds=0.0, score=0.9),
 )
 
 

@@ -16,9 +16,20 @@ from toy_videos import read, write_clip
 from vidseq.config import Picture, Sampling
 from vidseq.errors import NothingSampled
 from vidseq.sampling import EARLY_SECONDS, Clip, Clock, advance, sample, summarize
+from vidseq.schemas import Sampled
 from vidseq.video import Frame, Reader, Verdict
 
 PICTURE = Picture(size=64)
+
+
+def summary_of(seconds_T: Sequence[float], sampling: Sampling, *, stride: int = 1) -> Sampled:
+    return summarize(
+        num_frames=len(seconds_T),
+        start_seconds=float(seconds_T[0]),
+        end_seconds=float(seconds_T[-1]),
+        sampling=sampling,
+        stride=stride,
+    )
 
 
 class ToyReader:
@@ -203,7 +214,7 @@ def test_max_frames_covers_the_whole_video_and_states_the_rate_it_came_to(tmp_pa
     with Reader(write_clip(tmp_path / "clip.mp4", num_frames=60), picture=PICTURE) as reader:
         (clip,) = sample(reader, sampling)
     assert [read(pixels_HWC) for pixels_HWC in clip.pixels_THWC] == [0, 8, 16, 24, 32, 40, 48, 56]
-    summary = summarize(clip.seconds_T, sampling, stride=clip.stride)
+    summary = summary_of(clip.seconds_T, sampling, stride=clip.stride)
     assert (summary.num_frames, summary.frames_per_second) == (8, 1.25)
     assert (summary.start_seconds, summary.end_seconds) == pytest.approx((0.0, 5.6))
 
@@ -212,7 +223,7 @@ def test_max_frames_covers_the_whole_video_and_states_the_rate_it_came_to(tmp_pa
 
 
 def test_a_summary_states_number_rate_and_interval() -> None:
-    summary = summarize([0.5, 0.625, 0.75], Sampling(frames_per_second=8))
+    summary = summary_of([0.5, 0.625, 0.75], Sampling(frames_per_second=8))
     assert summary.model_dump() == {
         "num_frames": 3,
         "frames_per_second": 8.0,
@@ -223,9 +234,9 @@ def test_a_summary_states_number_rate_and_interval() -> None:
 
 def test_the_rate_of_native_is_none_until_it_is_thinned() -> None:
     native = Sampling(frames_per_second="native")
-    assert summarize([0.0, 0.04], native).frames_per_second is None
-    assert summarize([0.0, 0.5, 1.0], native, stride=4).frames_per_second == 2.0
-    assert summarize([0.0], native, stride=4).frames_per_second == 0.0
+    assert summary_of([0.0, 0.04], native).frames_per_second is None
+    assert summary_of([0.0, 0.5, 1.0], native, stride=4).frames_per_second == 2.0
+    assert summary_of([0.0], native, stride=4).frames_per_second == 0.0
 
 
 def test_a_clip_prints_its_shape_and_span() -> None:

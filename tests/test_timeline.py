@@ -6,7 +6,17 @@ from xml.etree import ElementTree
 import pytest
 
 from vidseq.errors import OptionError
-from vidseq.schemas import FrameLabel, ModelInfo, Prediction, Sampled, Scored, Segment, Timings, VideoReport
+from vidseq.schemas import (
+    EarlyExited,
+    FrameLabel,
+    ModelInfo,
+    Prediction,
+    Sampled,
+    Scored,
+    Segment,
+    Timings,
+    VideoReport,
+)
 from vidseq.timeline import draw, show
 
 PICTURE_TEXT = "{http://www.w3.org/2000/svg}"
@@ -71,3 +81,9 @@ def test_a_model_of_actions_alone_gets_a_bar_for_each(tmp_path: Path) -> None:
     bars = [element.get("style") for element in ElementTree.fromstring(drawn).iter(f"{PICTURE_TEXT}path")]
     assert bars.count("fill: #4477aa") == 2
     assert "<!-- wave -->" in drawn and "<!-- rest -->" in drawn
+
+
+def test_an_early_exit_is_told_with_its_time_and_score(capsys: pytest.CaptureFixture[str]) -> None:
+    exited = EarlyExited(seconds=0.75, score=0.93)
+    show(a_prediction().model_copy(update={"early_exit": exited}), title="clip")
+    assert "stopped at 0.75 s: sure enough by then (0.93, calibrated)" in capsys.readouterr().out

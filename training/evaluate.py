@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from training.dataset import Dataset
 from training.fit import Example
 from training.metrics import ClipMetrics, FrameMetrics, clip_metrics, frame_metrics
+from training.targets import settled
 from vidseq.model import SequenceModel
 from vidseq.schemas import ModelInfo
 
@@ -24,9 +25,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ClipScores:
-    """Probabilities of one clip's actions, and of every frame's labels; None without that head."""
+    """Probabilities of one clip's actions, and of every frame's labels; None without that head.
+
+    `action_logits_TA` are those of the running action: `action_A` is the softmax of the last.
+    """
 
     action_A: Floats | None
+    action_logits_TA: NDArray[np.float32] | None
     frame_TL: Floats | None
 
 
@@ -51,17 +56,19 @@ class Evaluation(BaseModel):
 def score_clips(model: SequenceModel, examples: Sequence[Example]) -> list[ClipScores]:
     """The model's scores of each clip, alone, as `classify` would say them."""
     model.eval()
-    found = []
-    for example in examples:
-        scores, _ = model(example.feature_TD[None])
-        action_BTA, frame_BTL = scores.action_probabilities_BTA(), scores.frame_probabilities_BTL()
-        found.append(
-            ClipScores(
-                None if action_BTA is None else action_BTA[0, -1].double().numpy(),
-                None if frame_BTL is None else frame_BTL[0].double().numpy(),
-            )
-        )
-    return found
+    return [_score(model, example) for example in examples]
+
+
+def _score(model: SequenceModel, example: Example) -> ClipScores:
+    scores, _ = model(example.feature_TD[None])
+    action_BTA, frame_BTL = scores.action_probabilities_BTA(), scores.frame_probabilities_BTL()
+    action_A = action_logits_TA = frame_TL = None
+    if action_BTA is not None and scores.action_logits_BTA is not None:
+        action_A = action_BTA[0, -1].double().numpy()
+        action_logits_TA = scores.action_logits_BTA[0].numpy()
+    if frame_BTL is not None:
+        frame_TL = settled(frame_BTL[0].double().numpy(), lookahead_frames=model.config.lookahead_frames)
+    return ClipScores(action_A, action_logits_TA, frame_TL)
 
 
 def evaluate(

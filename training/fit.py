@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from training.targets import IGNORED
+from training.targets import IGNORED, delayed
 from vidseq.config import Config, ModelConfig, PositiveInt, Share
 from vidseq.errors import OptionError
 from vidseq.model import SequenceModel
@@ -48,7 +48,10 @@ class FitConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One clip as the loop sees it; targets are label indices, `IGNORED` where there is none."""
+    """One clip as the loop sees it; targets are label indices, `IGNORED` where there is none.
+
+    `frame_target_T` are of the frames themselves: with a lookahead the loop delays them.
+    """
 
     feature_TD: Tensor
     action_target: int
@@ -237,7 +240,8 @@ def _losses(model: SequenceModel, batch: Sequence[Example], settings: FitConfig)
         target_B = torch.tensor([example.action_target for example in batch])
         action_loss, num_clips = _cross_entropy(logits_BA, target_B, settings)
     if scores.frame_logits_BTL is not None:
-        targets = [example.frame_target_T for example in batch]
+        lookahead_frames = model.config.lookahead_frames
+        targets = [delayed(example.frame_target_T, lookahead_frames=lookahead_frames) for example in batch]
         target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
         frame_loss, num_frames = _cross_entropy(scores.frame_logits_BTL.flatten(0, 1), target_BT.flatten(), settings)
     return torch.stack([action_loss, frame_loss]), torch.stack([num_clips, num_frames])

@@ -78,6 +78,18 @@ def _macro_f1(target_N: Ints, called_N: Ints) -> float:
     return float(f1_score(target_N, called_N, labels=np.unique(target_N), average="macro", zero_division=0.0))
 
 
+def expected_calibration_error(
+    score_N: Floats, right_N: NDArray[np.bool_], weight_N: Floats, *, num_steps: int = 10
+) -> float:
+    """How far the share of right answers lies from the mean score, in the mean over equal steps of score.
+
+    0 is perfect, 1 is sure and always wrong (arxiv:1706.04599).
+    """
+    step_N = np.minimum((score_N * num_steps).astype(np.int64), num_steps - 1)
+    gap_by_step = np.bincount(step_N, weights=weight_N * (right_N - score_N))
+    return float(np.abs(gap_by_step).sum() / weight_N.sum())
+
+
 def bootstrap_interval(
     groups: Sequence[str],
     statistic: Callable[[Ints], float],

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError
 
 from training.fit import FitConfig
 from vidseq import encoder
@@ -15,7 +15,9 @@ from vidseq.config import (
     PositiveInt,
     RecurrentConfig,
     Sampling,
+    first_mistake,
 )
+from vidseq.errors import OptionError
 
 
 class Options(Config):
@@ -27,6 +29,7 @@ class Options(Config):
     bidirectional: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     readout: Literal["last", "mean", "attention"] = "mean"
+    lookahead_seconds: Annotated[float, Field(ge=0, le=10)] = 0.0
     backbone: str = encoder.PACKAGED
     weights: str = "default"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -40,13 +43,6 @@ class Options(Config):
     patience_epochs: PositiveInt = 20
     seed: Annotated[int, Field(ge=0)] = 0
 
-    @field_validator("readout")
-    @classmethod
-    def _last_is_half_blind(cls, readout: str, info: ValidationInfo) -> str:
-        if readout == "last" and info.data.get("bidirectional"):
-            raise ValueError("the backward half has seen one frame at the last: use mean or attention")
-        return readout
-
 
 def default(
     options: Options,
@@ -59,8 +55,33 @@ def default(
 
     Reaches the figures of docs/results.md: with the features cached, seconds to a minute on two cores; computing them
     costs one pass of the backbone over every sampled frame.
+
+    Raises:
+        OptionError: options that do not go together, or not with these labels.
     """
-    config = ModelConfig(
+    try:
+        config = _model_config(options, action_labels, frame_labels, background)
+    except ValidationError as error:
+        raise OptionError(": ".join(filter(None, first_mistake(error)))) from None
+    if options.lookahead_seconds and not config.lookahead_frames:
+        raise OptionError(
+            f"lookahead_seconds {options.lookahead_seconds:g} is less than half the time from one sampled frame to the "
+            f"next, at {options.frames_per_second:g} a second"
+        )
+    settings = FitConfig(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        patience_epochs=options.patience_epochs,
+        seed=options.seed,
+    )
+    return config, settings
+
+
+def _model_config(
+    options: Options, action_labels: tuple[str, ...], frame_labels: tuple[str, ...], background: str | None
+) -> ModelConfig:
+    return ModelConfig(
         picture=Picture(size=options.size, fit=options.fit),
         sampling=Sampling(frames_per_second=options.frames_per_second, max_frames=options.max_frames),
         encoder=encoder.build_config(options.backbone, weights=options.weights, precision=options.precision),
@@ -73,14 +94,10 @@ def default(
             dropout=options.dropout,
         ),
         heads=HeadsConfig(
-            action_labels=action_labels, frame_labels=frame_labels, background=background, readout=options.readout
+            action_labels=action_labels,
+            frame_labels=frame_labels,
+            background=background,
+            readout=options.readout,
+            lookahead_seconds=options.lookahead_seconds,
         ),
     )
-    settings = FitConfig(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        patience_epochs=options.patience_epochs,
-        seed=options.seed,
-    )
-    return config, settings

@@ -1,6 +1,6 @@
 """`vidseq train` and `vidseq evaluate`, start to end: a folder of labelled clips in, a model or its figures out.
 
-read_clips -> features (cached) -> split or folds -> fit recurrent and mean-pool -> evaluate -> checkpoint
+read_clips -> features (cached) -> split or folds -> fit recurrent and mean-pool -> evaluate, calibrate -> checkpoint
 """
 
 import statistics
@@ -12,11 +12,12 @@ from typing import Literal
 import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from training.calibration import Calibrated, Course, calibrate
 from training.card import count_clips, write_card
 from training.clips import ClipFolder, read_clips, too_small_warnings
 from training.crossval import CrossValidated, cross_validate
 from training.dataset import Dataset, load_dataset, mean_features
-from training.evaluate import Evaluation, evaluate, score_clips
+from training.evaluate import ClipScores, Evaluation, evaluate, score_clips
 from training.features import FeatureExtractor
 from training.fit import Epoch, FitConfig, Fitted, fit
 from training.recipes import Options, default
@@ -47,7 +48,8 @@ def train(
 
     With `num_folds` every clip is first scored by a model that has not seen its group, then all clips train the final
     model for as many epochs as the folds needed. Without, a validation split stops the run, and measures it unless
-    some clips are marked `test`. `device` computes the features; the sequence model is small and stays on the CPU.
+    some clips are marked `test`. Either way the scores of clips not learnt from calibrate the action, for early exit.
+    `device` computes the features; the sequence model is small and stays on the CPU.
 
     Raises:
         DatasetError, OptionError, CheckpointError: with a sentence for the person.
@@ -72,10 +74,13 @@ def train(
     trainer = _Trainer(dataset, config=config, settings=settings, run=out.with_name(f"{out.name}.run"), show=show)
     trained = trainer.with_validation() if num_folds is None else trainer.with_folds(num_folds)
     show.evaluation(trained.evaluation, title=trained.measured_on)
+    if (calibrated := trained.calibrated) is not None:
+        config = config.model_copy(update={"calibration": calibrated.calibration})
     card = write_card(
         out.name,
         trained.evaluation,
         measured_on=trained.measured_on,
+        calibrated=calibrated,
         dataset=dataset,
         config=config,
         settings=settings,
@@ -124,6 +129,7 @@ class _Trained:
     baseline: Fitted
     evaluation: Evaluation
     measured_on: str
+    calibrated: Calibrated | None
 
 
 class _Trainer:
@@ -145,7 +151,8 @@ class _Trainer:
         measured_on = f"{count_clips(len(held_out))} held out, which also stopped the training"
         if unseen:
             measured_on = f"{count_clips(len(unseen))} marked test, of which the training saw nothing"
-        return _Trained(model, baseline, evaluation, measured_on)
+        calibrated = self._calibrate(held_out, score_clips(model.model, self.dataset.examples(held_out)))
+        return _Trained(model, baseline, evaluation, measured_on, calibrated)
 
     def with_folds(self, num_folds: int) -> _Trained:
         folds = make_nested_folds(self.dataset.clips, num_folds=num_folds, seed=self.settings.seed)
@@ -161,7 +168,8 @@ class _Trainer:
         )
         model, baseline = self._fit_both(range(len(examples)), [], epochs=(model_epochs, baseline_epochs))
         measured_on = f"{num_folds} folds, each clip scored by a model that never saw its group"
-        return _Trained(model, baseline, evaluation, measured_on)
+        calibrated = self._calibrate(range(len(examples)), runs[0].scores)
+        return _Trained(model, baseline, evaluation, measured_on, calibrated)
 
     def forget_progress(self) -> None:
         """What a resume would have needed; the TensorBoard logs stay."""
@@ -170,6 +178,19 @@ class _Trainer:
 
     def _both(self) -> tuple[tuple[str, ModelConfig], tuple[str, ModelConfig]]:
         return (self.config.recurrent.cell, self.config), ("mean-pool", self.config.baseline())
+
+    def _calibrate(self, indices: Sequence[int], scores: Sequence[ClipScores]) -> Calibrated | None:
+        """From scores of clips by a model that has not learnt from them. None where no action is known on the way."""
+        if self.config.recurrent.bidirectional or self.config.sampling.max_frames is not None:
+            return None
+        targets = [example.action_target for example in self.dataset.examples(indices)]
+        return calibrate(
+            [
+                Course(self.dataset.features[index].seconds_T, score.action_logits_TA, target)
+                for index, score, target in zip(indices, scores, targets, strict=True)
+                if score.action_logits_TA is not None
+            ]
+        )
 
     def _cross_validate(self, folds: Sequence[Fold], name: str, config: ModelConfig) -> CrossValidated:
         if any(self.run.glob(f"{config.recurrent.cell}-fold-*.pt")):

@@ -1,12 +1,21 @@
 """Labels of a clip's sampled frames as numbers to learn from. Knows nothing of models.
 
-Shape letters: T sampled frames.
+With a lookahead of K frames a model names each frame K steps late, when it has seen what follows:
+
+    step            0  1  2  3  4  5
+    target, K = 2   .  .  0  1  2  3       the frame that is named; `delayed` makes it so
+    frame           0  1  2  3  4  5
+    scores, K = 2   2  3  4  5  5  5       the step that names it; `settled`, as vidseq.labelling does in a stream
+
+Shape letters: T sampled frames, L frame labels.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.clips import LabelledClip
 
@@ -26,3 +35,15 @@ def frame_targets(
         inside_T = (segment.start_seconds <= seconds_T) & (seconds_T < segment.end_seconds)
         target_T[inside_T] = frame_labels.index(segment.label) if segment.label in frame_labels else IGNORED
     return target_T
+
+
+def delayed(target_T: Tensor, *, lookahead_frames: int) -> Tensor:
+    """The target of each step: the label of the frame so many steps ago, `IGNORED` before there was one."""
+    none_K = target_T.new_full((lookahead_frames,), IGNORED)
+    return torch.cat([none_K, target_T])[: len(target_T)]
+
+
+def settled(scores_TL: NDArray[np.float64], *, lookahead_frames: int) -> NDArray[np.float64]:
+    """The scores of each frame from those of each step; the last step's hold for all frames that still wait."""
+    frame_T = np.arange(len(scores_TL))
+    return scores_TL[np.minimum(frame_T + lookahead_frames, len(scores_TL) - 1)]

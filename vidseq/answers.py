@@ -1,49 +1,36 @@
-"""From scores to the words of an answer: what was collected of one video becomes a Prediction. Knows no decoder.
+"""All that was said of one video, collected into a Prediction. Knows no decoder and no stream.
 
-Shape letters: T frames, A action labels, L frame labels.
+Shape letters: T frames.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseq.config import ModelConfig, Sampling
+from vidseq.early import Watch
 from vidseq.engine import Done
-from vidseq.model import Scores
+from vidseq.labelling import Labelled, Labelling, closed, end_of, ranked
 from vidseq.sampling import Clip, summarize
-from vidseq.schemas import FrameLabel, ModelInfo, Moment, Prediction, Sampled, Scored, Segment, Timings, VideoReport
-from vidseq.segments import Segmenter
-
-Probabilities = NDArray[np.float32]
-
-
-def moments(clip: Clip, scores: Scores, info: ModelInfo) -> Iterator[Moment]:
-    """One for each frame of the clip: its label, and the action so far."""
-    action_TA, frame_TL = _probabilities(scores)
-    for frame, seconds in enumerate(clip.seconds_T.tolist()):
-        yield Moment(
-            seconds=seconds,
-            frame=None if frame_TL is None else ranked(info.frame_labels, frame_TL[frame])[0],
-            action=None if action_TA is None else ranked(info.action_labels, action_TA[frame])[0],
-        )
-
-
-def ranked(labels: Sequence[str], scores: Probabilities) -> tuple[Scored, ...]:
-    """Labels with their scores, the best first."""
-    order = np.argsort(-scores, kind="stable")
-    return tuple(Scored(label=labels[index], score=float(scores[index])) for index in order)
+from vidseq.schemas import EarlyExited, FrameLabel, ModelInfo, Prediction, Segment, Timings, VideoReport
 
 
 class Collected:
     """What has been learnt of one video so far. Arrays, not objects: an hour has 28,800 sampled frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: ModelConfig, watch: Watch | None = None) -> None:
+        """With a `watch` frames are taken until it has seen enough: `exited` says so."""
+        self.exited: EarlyExited | None = None
+        self._watch = watch
         self._begun = time.perf_counter()
-        self._seconds: list[NDArray[np.float64]] = []
-        self._frame_scores: list[Probabilities] = []
-        self._action_A: Probabilities | None = None
+        self._labelling = Labelling.of(config)
+        self._track = self._labelling.start()
+        self._seconds: list[tuple[float, ...]] = []
+        self._best: list[NDArray[np.int64]] = []
+        self._scores: list[NDArray[np.float32]] = []
+        self._segments: list[Segment] = []
         self._stride = 1
         self._milliseconds = {"decode_ms": 0.0, "encode_ms": 0.0, "recur_ms": 0.0, "queued_ms": 0.0}
 
@@ -59,72 +46,81 @@ class Collected:
             yield clip
 
     def add(self, clip: Clip, done: Done) -> None:
-        action_TA, frame_TL = _probabilities(done.scores)
-        self._seconds.append(clip.seconds_T)
+        """What is said of the next frames, up to the one that was enough."""
+        assert self.exited is None, "what comes after an early exit is no part of the answer"
+        num_frames = self._num_needed(clip, done)
+        (scores,) = done.scores.split([num_frames])
+        labelled, self._track = self._labelling.settle(self._track, clip.seconds_T[:num_frames].tolist(), scores)
         self._stride = clip.stride
-        if action_TA is not None:
-            self._action_A = action_TA[-1]
-        if frame_TL is not None:
-            self._frame_scores.append(frame_TL)
-        for name in ("encode_ms", "recur_ms", "queued_ms"):
+        self._keep(labelled)
+        for name in self._milliseconds.keys() - {"decode_ms"}:
             self._milliseconds[name] += getattr(done, name)
 
+    def _num_needed(self, clip: Clip, done: Done) -> int:
+        if self._watch is None:
+            return len(clip)
+        logits_BTA = done.scores.action_logits_BTA
+        assert logits_BTA is not None, "only a model of actions can be watched"
+        enough, self._watch = self._watch.look(clip.seconds_T, logits_BTA[0].double().numpy())
+        if enough is None:
+            return len(clip)
+        self.exited = enough.exited
+        return enough.num_frames
+
     def prediction(
-        self, *, report: VideoReport, info: ModelInfo, config: ModelConfig, sampling: Sampling, top_k: int
+        self, *, report: VideoReport, seen_until: float | None, info: ModelInfo, sampling: Sampling, top_k: int
     ) -> Prediction:
-        """The answer once the video has ended; at least one clip has been added. `sampling` is the request's."""
-        seconds_T = np.concatenate(self._seconds)
-        sampled = summarize(seconds_T, sampling, stride=self._stride)
-        end_seconds = _end_seconds(seconds_T, sampled, sampling, report)
-        frame_TL = np.concatenate(self._frame_scores) if self._frame_scores else None
-        top = () if self._action_A is None else ranked(info.action_labels, self._action_A)
+        """The answer once the video or the looking has ended; at least one clip was added.
+
+        `sampling` is the request's; `report` and `seen_until` are the Reader's.
+        """
+        track = self._track
+        sampled = summarize(
+            num_frames=track.num_frames,
+            start_seconds=track.first_seconds,
+            end_seconds=track.last_seconds,
+            sampling=sampling,
+            stride=self._stride,
+        )
+        end_seconds = end_of(
+            track,
+            interval_seconds=1 / sampled.frames_per_second if sampled.frames_per_second else None,
+            not_after=earliest(sampling.end_seconds, seen_until),
+        )
+        self._keep(self._labelling.finish(track, end_seconds=end_seconds))
+        top = () if track.action_A is None else ranked(info.action_labels, track.action_A)
         return Prediction(
             action=top[0] if top else None,
             top=top[:top_k],
-            frames=() if frame_TL is None else _frame_labels(info.frame_labels, seconds_T, frame_TL),
-            segments=() if frame_TL is None else _segments(config, seconds_T, frame_TL, end_seconds),
+            frames=self._frames(info),
+            segments=tuple(self._segments),
             sampled=sampled,
-            video=report,
+            # after an early exit all that was asked for has been decoded, as with `end_seconds`
+            video=report if self.exited is None else report.model_copy(update={"complete": True}),
             model=info,
             timings=Timings(**self._milliseconds, total_ms=1000 * (time.perf_counter() - self._begun)),
+            early_exit=self.exited,
+        )
+
+    def _keep(self, labelled: Labelled) -> None:
+        self._segments += closed(labelled.segments)
+        if labelled.frame_TL is not None:
+            self._seconds.append(labelled.seconds_T)
+            self._best.append(labelled.frame_TL.argmax(axis=1))
+            self._scores.append(labelled.frame_TL.max(axis=1))
+
+    def _frames(self, info: ModelInfo) -> tuple[FrameLabel, ...]:
+        rows = zip(
+            (seconds for chunk in self._seconds for seconds in chunk),
+            (best for chunk in self._best for best in chunk.tolist()),
+            (score for chunk in self._scores for score in chunk.tolist()),
+            strict=True,
+        )
+        return tuple(
+            FrameLabel(seconds=seconds, label=info.frame_labels[best], score=score) for seconds, best, score in rows
         )
 
 
-def _probabilities(scores: Scores) -> tuple[Probabilities | None, Probabilities | None]:
-    """action_TA and frame_TL of one stream."""
-    action_BTA, frame_BTL = scores.action_probabilities_BTA(), scores.frame_probabilities_BTL()
-    return (
-        None if action_BTA is None else action_BTA[0].numpy(),
-        None if frame_BTL is None else frame_BTL[0].numpy(),
-    )
-
-
-def _frame_labels(
-    labels: Sequence[str], seconds_T: NDArray[np.float64], frame_TL: Probabilities
-) -> tuple[FrameLabel, ...]:
-    best_T = frame_TL.argmax(axis=1)
-    rows = zip(seconds_T.tolist(), best_T.tolist(), frame_TL.max(axis=1).tolist(), strict=True)
-    return tuple(FrameLabel(seconds=seconds, label=labels[best], score=score) for seconds, best, score in rows)
-
-
-def _segments(
-    config: ModelConfig, seconds_T: NDArray[np.float64], frame_TL: Probabilities, end_seconds: float
-) -> tuple[Segment, ...]:
-    segmenter = Segmenter(config.heads.frame_labels, config.heads.background, config.segments)
-    frames = zip(seconds_T.tolist(), frame_TL.tolist(), strict=True)
-    return tuple(segmenter.fold(frames, end_seconds=end_seconds))
-
-
-def _end_seconds(seconds_T: NDArray[np.float64], sampled: Sampled, sampling: Sampling, report: VideoReport) -> float:
-    """When the last label stops to hold: one interval after its frame, but not after the request or the video ends."""
-    last_seconds = sampled.end_seconds
-    if sampled.frames_per_second:
-        interval_seconds = 1 / sampled.frames_per_second
-    else:  # every frame was taken: the last is shown for as long as the one before
-        interval_seconds = float(seconds_T[-1] - seconds_T[-2]) if len(seconds_T) > 1 else 0.0
-    bounds = [last_seconds + interval_seconds]
-    if sampling.end_seconds is not None:
-        bounds.append(sampling.end_seconds)
-    if report.duration_seconds is not None:  # declared, and maybe a lie: no frame that was seen is cut off
-        bounds.append(max(report.duration_seconds, last_seconds))
-    return min(bounds)
+def earliest(*seconds: float | None) -> float | None:
+    """The least of those that are known."""
+    return min((known for known in seconds if known is not None), default=None)

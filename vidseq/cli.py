@@ -13,6 +13,7 @@ from vidseq.errors import OptionError
 
 if TYPE_CHECKING:
     from training.recipes import Options
+    from vidseq.early import EarlyExit
 
 
 class Commands(TyperGroup):
@@ -113,6 +114,9 @@ def train(
     hidden_size: Annotated[int, _in(MODEL, "Size of the hidden state.")] = 64,
     bidirectional: Annotated[bool, _in(MODEL, "Read each video from both ends: offline only.")] = False,
     readout: Annotated[Readout, _in(MODEL, "How the action is read from the hidden states.")] = Readout.mean,
+    lookahead_seconds: Annotated[
+        float, _in(MODEL, "Name each frame so much later, once the model has seen what follows it.")
+    ] = 0.0,
     dropout: Annotated[float, _in(MODEL, "Share of features dropped while training.")] = 0.5,
     epochs: Annotated[int, _in(LEARNING, "At most this many.")] = 60,
     patience_epochs: Annotated[int, _in(LEARNING, "Stop after so many without a better one.", "--patience")] = 20,
@@ -141,6 +145,7 @@ def train(
             hidden_size=hidden_size,
             bidirectional=bidirectional,
             readout=readout,
+            lookahead_seconds=lookahead_seconds,
             dropout=dropout,
             epochs=epochs,
             patience_epochs=patience_epochs,
@@ -188,6 +193,12 @@ def predict(
     top_k: Annotated[int, typer.Option(min=1, help="How many actions to name.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print one Prediction as JSON and nothing else.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Also draw the timeline into this PNG, SVG or PDF.")] = None,
+    early_exit: Annotated[
+        float | None, typer.Option(help="Stop once the action's calibrated score is at least this, 0.5 to 1 ...")
+    ] = None,
+    early_hold: Annotated[
+        float | None, typer.Option(help="... and has been for so many seconds; 1 if not given.")
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Label one clip on this machine."""
@@ -195,7 +206,9 @@ def predict(
     from vidseq.timeline import draw, show
 
     classifier = Classifier.load(model, device=torch_device(device))
-    prediction = classifier.classify(clip, start_seconds=start, end_seconds=end, top_k=top_k)
+    prediction = classifier.classify(
+        clip, start_seconds=start, end_seconds=end, top_k=top_k, early_exit=_early_exit(early_exit, early_hold)
+    )
     if picture is not None:
         draw(prediction, picture, title=clip.name)
     if json:
@@ -205,16 +218,42 @@ def predict(
 
 
 @app.command()
+def watch(
+    model: ModelFolder,
+    source: Annotated[str, typer.Argument(help="The number of a camera (0), an rtsp:// URL, or a video file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print each message as a line of JSON.")] = False,
+    annotate: Annotated[Path | None, typer.Option(help="Write the pictures with their labels to .mp4 or .mkv.")] = None,
+    window: Annotated[bool, typer.Option("--window", help="Show the pictures with their labels; q ends it.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Label a camera, a stream or a file as it plays, on this machine, until it ends or is interrupted."""
+    from rich.console import Console
+
+    from vidseq.watch import watch as run
+
+    console = Console(highlight=False)
+    run(model, source, device=torch_device(device), json=json, annotate=annotate, window=window, console=console)
+
+
+@app.command()
 def serve(
     model: ModelFolder,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
     device: Device = "cpu",
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of the model that share this machine.")] = 1,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Where live sessions are kept: sqlite:///path or redis://host; else only while it runs."),
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="A file with the keys that seal sessions; else made for this run.")
+    ] = None,
 ) -> None:
     """Serve a model over HTTP on this machine until interrupted."""
     from serving.launch import serve as run
 
-    run(model, host=host, port=port, device=device)
+    run(model, host=host, port=port, device=device, num_replicas=replicas, store=store, keys=keys)
 
 
 @app.command()
@@ -263,6 +302,22 @@ def models(
         labels = (", ".join(info.action_labels), ", ".join(info.frame_labels))
         table.add_row(*map(escape, (info.name, info.version, info.sha256[:12], *labels)))
     Console(highlight=False).print(table)
+
+
+def _early_exit(score: float | None, hold_seconds: float | None) -> "EarlyExit | None":
+    """What was typed, checked; None where nothing was."""
+    from vidseq.early import EarlyExit
+
+    if score is None:
+        if hold_seconds is not None:
+            raise OptionError("--early-hold says how long to wait with --early-exit, which is not given")
+        return None
+    given = {"score": score} if hold_seconds is None else {"score": score, "hold_seconds": hold_seconds}
+    try:
+        return EarlyExit.model_validate(given)
+    except ValidationError as error:
+        field, mistake = first_mistake(error)
+        raise OptionError(f"--early-{'exit' if field == 'score' else 'hold'}: {mistake}") from None
 
 
 def _recipe_options(*, frames_per_second: str, **settings: Any) -> "Options":

@@ -3,6 +3,7 @@
 A checkpoint's config.json is a `ModelConfig`; unknown or out-of-range values are refused by name.
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 PositiveInt = Annotated[int, Field(gt=0)]
 LayerSize = Annotated[int, Field(gt=0, le=8192)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -83,6 +85,8 @@ class HeadsConfig(Config):
     """What the model says. Either list may be empty, not both.
 
     `half_life_seconds` lets the mean readout of a camera that never stops forget; None is a plain mean.
+    `lookahead_seconds` is by how much the frame labels lag: so much of what follows a frame is seen before it is named,
+    and its label is final so much later.
     """
 
     action_labels: tuple[str, ...] = ()
@@ -90,6 +94,7 @@ class HeadsConfig(Config):
     background: str | None = None
     readout: Literal["last", "mean", "attention"] = "mean"
     half_life_seconds: Annotated[float, Field(gt=0)] | None = None
+    lookahead_seconds: Annotated[float, Field(ge=0, le=10)] = 0.0
 
     @model_validator(mode="after")
     def _labels(self) -> Self:
@@ -120,6 +125,44 @@ class SegmentsConfig(Config):
         return self
 
 
+class Calibration(Config):
+    """What makes the running action's score a probability at any time: divide its logits by a temperature.
+
+    `temperatures[i]` holds from `elapsed_seconds[i]` of a video on; both were found on validation clips.
+    """
+
+    elapsed_seconds: tuple[Seconds, ...]
+    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        elapsed_seconds = self.elapsed_seconds
+        if not elapsed_seconds or len(elapsed_seconds) != len(self.temperatures):
+            raise ValueError(f"{len(elapsed_seconds)} times for {len(self.temperatures)} temperatures")
+        if elapsed_seconds[0] != 0 or any(later <= earlier for earlier, later in pairwise(elapsed_seconds)):
+            raise ValueError(f"elapsed_seconds do not begin at 0 and rise: {elapsed_seconds}")
+        return self
+
+
+class StreamRules(Config):
+    """What a live stream does where time, size or rate are not what they were; each is reported where it happens.
+
+    carry_on  nothing else: what `classify` does with a file        reset   forget everything: a new video begins
+    decay     the memory fades, by half in `half_life_seconds`      refuse  the push is not applied
+    drop      the frame is left out
+
+    A gap is longer than `max_gap_seconds` between two sampled frames. The rate changes when the interval between
+    sampled frames becomes half as long again, or shrinks by as much, against what it was.
+    """
+
+    max_gap_seconds: PositiveSeconds = 2.0
+    gap: Literal["carry_on", "decay", "reset", "refuse"] = "carry_on"
+    half_life_seconds: PositiveSeconds = 5.0
+    backward: Literal["drop", "reset", "refuse"] = "drop"
+    size: Literal["carry_on", "reset", "refuse"] = "carry_on"
+    rate: Literal["carry_on", "reset", "refuse"] = "carry_on"
+
+
 class ModelConfig(Config):
     """Everything needed to use a model's weights."""
 
@@ -129,6 +172,7 @@ class ModelConfig(Config):
     recurrent: RecurrentConfig = RecurrentConfig()
     heads: HeadsConfig
     segments: SegmentsConfig = SegmentsConfig()
+    calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _offline(self) -> Self:
@@ -145,8 +189,26 @@ class ModelConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _lookahead(self) -> Self:
+        if self.heads.lookahead_seconds and not self.heads.frame_labels:
+            raise ValueError("lookahead_seconds delays frame labels, and the model has none")
+        if self.heads.lookahead_seconds and self.sampling.frames_per_second == "native":
+            raise ValueError(
+                "lookahead_seconds needs a sampling rate: with 'native' nobody knows how many frames it is"
+            )
+        if self.heads.lookahead_seconds and (self.recurrent.bidirectional or self.sampling.max_frames is not None):
+            raise ValueError("lookahead_seconds is for models that stream: neither bidirectional nor with max_frames")
+        return self
+
+    @property
+    def lookahead_frames(self) -> int:
+        """By how many sampled frames the frame labels lag."""
+        rate = self.sampling.frames_per_second
+        return 0 if rate == "native" else round(self.heads.lookahead_seconds * rate)
+
     def baseline(self) -> "ModelConfig":
         """The mean-pool model on the same features: no recurrence, mean readout."""
         recurrent = self.recurrent.model_copy(update={"cell": "none", "num_layers": 1, "bidirectional": False})
-        heads = self.heads.model_copy(update={"readout": "mean"})
+        heads = self.heads.model_copy(update={"readout": "mean", "lookahead_seconds": 0.0})
         return self.model_copy(update={"recurrent": recurrent, "heads": heads})

@@ -15,6 +15,8 @@ from vidseq.errors import EmptyVideo, OptionError, SourceNotFound, TooManyBytes,
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Container = Literal["mp4", "matroska", "avi", "mpegts"]
 
+SNIFF_BYTES = 1024  # as much as is looked at
+
 _COPY_BYTES = 1 << 20
 _TS_PACKET_BYTES = 188
 _TS_SYNC = 0x47
@@ -81,7 +83,7 @@ def _chunks(source: bytes | BinaryIO) -> Iterator[bytes]:
 
 def sniff(fd: int) -> Container:
     """The container, by its first bytes alone. Raises UnsupportedContainer."""
-    head = os.pread(fd, 1024, 0)
+    head = os.pread(fd, SNIFF_BYTES, 0)
     if head[4:8] in _FIRST_MP4_BOXES:
         return "mp4"
     if head.startswith(b"\x1a\x45\xdf\xa3"):

@@ -44,11 +44,13 @@ class Clip:
     """Sampled frames and their times: pixels_THWC uint8, seconds_T float64, rising.
 
     `stride` says that only each stride-th sampled frame was kept: 1, unless `max_frames` thinned the whole video.
+    `clock` is where sampling stood after the last frame.
     """
 
     pixels_THWC: npt.NDArray[np.uint8]
     seconds_T: npt.NDArray[np.float64]
     stride: int = 1
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         pixels_THWC, seconds_T = self.pixels_THWC, self.seconds_T
@@ -94,19 +96,23 @@ def is_past(seconds: float, sampling: Sampling) -> bool:
     return sampling.end_seconds is not None and seconds + EARLY_SECONDS >= sampling.end_seconds
 
 
-def sample(reader: FrameSource, sampling: Sampling, *, chunk_frames: int = 16) -> Iterator[Clip]:
+def sample(
+    reader: FrameSource, sampling: Sampling, *, clock: Clock | None = None, chunk_frames: int = 16
+) -> Iterator[Clip]:
     """The sampled frames of a whole video, in order, in clips of at most `chunk_frames`.
+
+    With a `clock` of an earlier pass over the same video only frames after its last one are sampled.
 
     With `sampling.max_frames` it is offline: nothing comes before the video has ended, and at most that many frames
     are held. Raises NothingSampled, and whatever Reader.frames raises.
     """
     assert chunk_frames > 0, f"chunk_frames is {chunk_frames}"
-    ticker = _Ticker(sampling)
+    ticker = _Ticker(sampling, clock)
     if sampling.max_frames is None:
         yield from _as_they_come(reader, ticker, chunk_frames)
     else:
         yield from _thinned(reader, ticker, sampling.max_frames, chunk_frames)
-    if ticker.num_sampled == 0:
+    if ticker.num_sampled == 0 and clock is None:
         end = "its end" if sampling.end_seconds is None else f"{sampling.end_seconds:g} s"
         last = f"the last frame looked at is at {ticker.clock.last_seconds:.3f} s" if ticker.clock else "it has none"
         raise NothingSampled(f"the video has no frame from {sampling.start_seconds:g} s to {end}: {last}")
@@ -115,9 +121,9 @@ def sample(reader: FrameSource, sampling: Sampling, *, chunk_frames: int = 16) -
 class _Ticker:
     """The clock of one pass, in the form in which a Reader asks: what about the frame at `seconds`?"""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, clock: Clock | None) -> None:
         self._sampling = sampling
-        self.clock: Clock | None = None
+        self.clock = clock
         self.num_sampled = 0
 
     def __call__(self, seconds: float) -> Verdict:
@@ -133,10 +139,10 @@ def _as_they_come(reader: FrameSource, ticker: _Ticker, chunk_frames: int) -> It
     for frame in reader.frames(ticker):
         held.append(frame)
         if len(held) == chunk_frames:
-            yield _clip(held)
+            yield _clip(held, clock=ticker.clock)
             held = []
     if held:
-        yield _clip(held)
+        yield _clip(held, clock=ticker.clock)
 
 
 def _thinned(reader: FrameSource, ticker: _Ticker, max_frames: int, chunk_frames: int) -> Iterator[Clip]:
@@ -161,18 +167,16 @@ def _thinned(reader: FrameSource, ticker: _Ticker, max_frames: int, chunk_frames
         yield _clip(held[first : first + chunk_frames], stride=stride)
 
 
-def _clip(frames: Sequence[Frame], *, stride: int = 1) -> Clip:
+def _clip(frames: Sequence[Frame], *, stride: int = 1, clock: Clock | None = None) -> Clip:
     pixels_THWC = np.stack([frame.pixels_HWC for frame in frames])
-    return Clip(pixels_THWC, np.array([frame.seconds for frame in frames]), stride)
+    return Clip(pixels_THWC, np.array([frame.seconds for frame in frames]), stride, clock)
 
 
 def summarize(
-    seconds_T: Sequence[float] | npt.NDArray[np.float64], sampling: Sampling, *, stride: int = 1
+    *, num_frames: int, start_seconds: float, end_seconds: float, sampling: Sampling, stride: int = 1
 ) -> schemas.Sampled:
-    """What was looked at, from the times of all sampled frames (at least one) and the stride of their clips."""
-    num_frames = len(seconds_T)
+    """What was looked at: how many frames (at least one), the times of the first and the last, their clips' stride."""
     assert num_frames > 0, "a video of which nothing was sampled is an error"
-    start_seconds, end_seconds = float(seconds_T[0]), float(seconds_T[-1])
     frames_per_second: float | None = None
     if sampling.frames_per_second != "native":
         frames_per_second = sampling.frames_per_second / stride

@@ -46,10 +46,21 @@ class Sampled(Answer):
     end_seconds: float
 
 
+class EarlyExited(Answer):
+    """Looking ended at `seconds`, the last frame of the answer, because the action was sure enough by then.
+
+    `score` is the calibrated score on which that was decided; that of `Prediction.action` stays the model's own.
+    """
+
+    seconds: float
+    score: float
+
+
 class VideoReport(Answer):
     """What was found in the file. Declared values are header fields and may lie.
 
-    `complete` is False when less than 95 % of the declared time could be decoded.
+    `complete` is False when less than 95 % of the declared time could be decoded. Where looking was to end earlier (at
+    a given time, or by early exit), it is True.
     """
 
     width: int
@@ -84,7 +95,7 @@ class Timings(Answer):
 
 
 class Prediction(Answer):
-    """Everything vidseq says of one video."""
+    """Everything vidseq says of one video. `early_exit` is None unless it was asked for and came before the end."""
 
     action: Scored | None
     top: tuple[Scored, ...] = ()
@@ -94,10 +105,11 @@ class Prediction(Answer):
     video: VideoReport
     model: ModelInfo
     timings: Timings
+    early_exit: EarlyExited | None = None
 
 
 class Moment(Answer):
-    """What `stream` yields for each sampled frame: its label, and the action so far (provisional)."""
+    """What is said of one sampled frame, as soon as its label is final. `action` is the action so far: provisional."""
 
     seconds: float
     frame: Scored | None
@@ -119,3 +131,4 @@ class Problem(Answer):
     detail: str
     request_id: str
     retryable: bool
+    expected_sequence: int | None = None

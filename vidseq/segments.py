@@ -13,7 +13,7 @@ Shape letters: L frame labels.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 from vidseq.config import SegmentsConfig
 from vidseq.schemas import Segment
@@ -30,9 +30,6 @@ class Run:
     num_frames: int
 
 
-_NO_RUN = Run(-1, 0.0, 0.0, 0.0, 0)
-
-
 @dataclass(frozen=True)
 class Automaton:
     """Between two frames: at most two runs, the later open or closed.
@@ -43,20 +40,6 @@ class Automaton:
     waiting: Run | None = None
     run: Run | None = None
     is_open: bool = False
-
-    def to_numbers(self) -> list[float]:
-        """Eleven plain numbers, for a state that is stored; a label of -1 says that there is no run."""
-        runs = (self.waiting or _NO_RUN, self.run or _NO_RUN)
-        return [*(float(number) for run in runs for number in astuple(run)), float(self.is_open)]
-
-    @classmethod
-    def from_numbers(cls, numbers: Sequence[float]) -> "Automaton":
-        return cls(_run(numbers[:5]), _run(numbers[5:10]), bool(numbers[10]))
-
-
-def _run(numbers: Sequence[float]) -> Run | None:
-    label, start_seconds, end_seconds, score_sum, num_frames = numbers
-    return Run(int(label), start_seconds, end_seconds, score_sum, int(num_frames)) if label >= 0 else None
 
 
 @dataclass(frozen=True)
@@ -85,6 +68,16 @@ class Segmenter:
             return settled, Automaton(None, _extend(waiting, seconds, scores_L[label]), is_open=True)
         started = Run(label, seconds, seconds, scores_L[label], 1)
         return settled, Automaton(waiting or run, started, is_open=True)
+
+    def opened(self, before: Automaton, after: Automaton) -> Segment | None:
+        """The segment that one step has made long enough to be told, as it is so far. It may still grow and merge."""
+        run = after.run
+        if run is None or not after.is_open or not self._is_long(run):
+            return None
+        same = (
+            old for old in (before.waiting, before.run) if old is not None and old.start_seconds == run.start_seconds
+        )
+        return None if any(self._is_long(old) for old in same) else self._keep(run)[0]
 
     def finish(self, automaton: Automaton, end_seconds: float) -> list[Segment]:
         """What is still open or waiting when the video ends."""

@@ -61,10 +61,17 @@ class Tally:
             raise TooManyDecodedBytes(decoded_bytes, self._limits.max_decoded_bytes)
 
     @property
+    def seen_until(self) -> float | None:
+        """When the last frame ends, shown for as long as the others were on average; None for fewer than two."""
+        if self.num_rising < 2:
+            return None
+        return self._last_seconds + (self._last_seconds - self._first_seconds) / (self.num_rising - 1)
+
+    @property
     def seen_seconds(self) -> float:
-        """When the last frame ends, if it is shown for as long as the others were on average."""
-        if self.num_rising > 1:
-            return self._last_seconds + (self._last_seconds - self._first_seconds) / (self.num_rising - 1)
+        """The same, with what is declared of a frame's length in place of what nobody has seen."""
+        if self.seen_until is not None:
+            return self.seen_until
         frame_seconds = 0.0
         if self._declared.duration_seconds and self._declared.num_frames:
             frame_seconds = self._declared.duration_seconds / self._declared.num_frames

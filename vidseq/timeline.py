@@ -27,6 +27,9 @@ def show(prediction: Prediction, *, title: str) -> None:
         f"[bold]{escape(title)}[/bold]  {video.width}x{video.height} {escape(video.codec)}, "
         f"{sampled.num_frames} frames looked at ({rate}), {sampled.start_seconds:.2f} to {sampled.end_seconds:.2f} s"
     )
+    if prediction.early_exit is not None:
+        exited = prediction.early_exit
+        console.print(f"stopped at {exited.seconds:.2f} s: sure enough by then ({exited.score:.2f}, calibrated)")
     for warning in video.warnings:
         console.print(f"[yellow]warning[/yellow] {escape(warning)}")
     if prediction.top:

@@ -1,6 +1,6 @@
 """Bytes in, timed frames out: the one place that decodes. Knows nothing of sampling rates, models or tensors.
 
-    source -> open file -> sniffed, gated -> grab every frame -> want(seconds)? -> retrieve, resize once -> Frame
+    source -> sniffed, opened, gated -> grab every frame -> want(seconds)? -> retrieve, resize once -> Frame
 
 Shape letters: H height, W width, C channels (red, green, blue).
 """
@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from vidseq import schemas
 from vidseq.config import Limits, Picture
-from vidseq.container import Source, open_source, sniff
+from vidseq.container import Source, open_source
 from vidseq.errors import NoVideoStream, UndecodableVideo, UnsupportedCodec, VideoError
-from vidseq.mp4 import Index, read_index
+from vidseq.incoming import Incoming, Opened, look_at
+from vidseq.mp4 import Index
 from vidseq.tally import Declared, Tally
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,10 +44,11 @@ CODECS = {
 
 # Without the first two, a text file named clip.mp4 makes FFmpeg open its neighbours and network addresses. The third
 # binds the decoders that FFmpeg tries while it opens a file; the one that OpenCV feeds afterwards is bound by CODECS.
+CODEC_WHITELIST = (
+    "codec_whitelist;h264,hevc,vvc,libdav1d,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,mpeg1video,mpeg2video,mjpeg,h263"
+)
 CAPTURE_OPTIONS = (
-    "protocol_whitelist;file"
-    "|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"
-    "|codec_whitelist;h264,hevc,vvc,libdav1d,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,mpeg1video,mpeg2video,mjpeg,h263"
+    f"protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts|{CODEC_WHITELIST}"
 )
 
 MID_GREY = 128
@@ -79,14 +81,16 @@ class Reader:
             for frame in reader.frames(want): ...
             reader.report()
 
-    The source is a path, bytes, or a binary file. Memory does not grow with the length of the video, and nothing is
-    left behind: no file, no descriptor, no decoder.
+    The source is a path, bytes, a binary file, or an Incoming whose bytes are still arriving: frames and timestamps
+    are the same. Memory does not grow with the length of the video, and nothing is left behind: no file, no
+    descriptor, no decoder.
 
     Entering raises SourceNotFound, EmptyVideo, TooManyBytes, UnsupportedContainer, NoVideoStream, UndecodableVideo,
-    UnsupportedCodec, TooManyPixels, all before the first frame is decoded.
+    UnsupportedCodec, TooManyPixels, all before the first frame is decoded. With an Incoming it blocks until so much
+    has arrived that the decoder can begin.
     """
 
-    def __init__(self, source: Source, *, picture: Picture, limits: Limits = Limits()) -> None:
+    def __init__(self, source: Source | Incoming, *, picture: Picture, limits: Limits = Limits()) -> None:
         self._source = source
         self._picture = picture
         self._limits = limits
@@ -94,16 +98,16 @@ class Reader:
         self._decoder: Decoder | None = None
 
     def __enter__(self) -> Self:
-        self._fd = open_source(self._source, max_bytes=self._limits.max_bytes)
         try:
-            self._container = sniff(self._fd)
-            index = read_index(self._fd) if self._container == "mp4" else None
-            if index is not None and index.encrypted:  # without the key, a decoder may make pictures of the noise
+            opened = self._open()
+            if opened.index is not None and opened.index.encrypted:  # a decoder may make pictures of the noise
                 raise UndecodableVideo("the video is encrypted")
-            self._decoder = Decoder(self._fd)
+            self._decoder = Decoder(self._fd, arriving=opened.arriving)
+            self._check_incoming()
             if not self._decoder.opened:
-                raise _why_not_opened(index)
-            self._declared = _declared(self._decoder.header(), index)
+                raise _why_not_opened(opened.index)
+            self._container = opened.container
+            self._declared = _declared(self._decoder.header(), opened)
             self._tally = Tally(self._declared, self._limits)
         except BaseException:
             self.close()
@@ -114,6 +118,18 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open(self) -> Opened:
+        if isinstance(self._source, Incoming):
+            opened = self._source.open()
+            self._fd = opened.fd
+            return opened
+        self._fd = open_source(self._source, max_bytes=self._limits.max_bytes)
+        return look_at(self._fd)
+
+    def _check_incoming(self) -> None:
+        if isinstance(self._source, Incoming):
+            self._source.check()
 
     def close(self) -> None:
         if self._decoder is not None:
@@ -126,23 +142,36 @@ class Reader:
     def frames(self, want: Callable[[float], Verdict]) -> Iterator[Frame]:
         """Decodes every frame, asks `want(seconds)` about each, and converts and resizes only those to be taken.
 
-        Raises TooManyFrames, TooManySeconds, TooManyDecodedBytes, and UndecodableVideo if there is no frame at all.
+        Raises TooManyFrames, TooManySeconds, TooManyDecodedBytes, and UndecodableVideo if there is no frame at all;
+        of an Incoming also TooManyBytes, and UndecodableVideo once it was aborted.
         """
+        for pixels_HWC, seconds in self.pictures(want):
+            yield Frame(fit(pixels_HWC, self._picture), seconds)
+
+    def pictures(self, want: Callable[[float], Verdict]) -> Iterator[tuple[Pixels, float]]:
+        """As `frames`, but whole: upright, [H, W, C] with C blue, green, red; and the timestamp of each."""
         assert self._decoder is not None, "a Reader is used within its with block"
         assert self._tally.num_frames == 0, "a Reader reads once"
         while (seconds := self._decoder.grab()) is not None:
+            self._check_incoming()
             self._tally.count(seconds)
             verdict = want(seconds)
             if verdict is Verdict.STOP:
                 self._tally.stopped = True
                 return
             if verdict is Verdict.TAKE:
-                yield Frame(fit(self._decoder.retrieve(), self._picture), seconds)
+                yield self._decoder.retrieve(), seconds
+        self._check_incoming()
         self._tally.ended = True
         if self._tally.num_frames == 0:
             raise UndecodableVideo(
                 f"no frame of the {self._declared.codec} video could be decoded: it is damaged, cut short or encrypted"
             )
+
+    @property
+    def seen_until(self) -> float | None:
+        """When the last decoded frame ends, if it is shown for as long as the others were on average."""
+        return self._tally.seen_until
 
     def report(self) -> schemas.VideoReport:
         """What the file declares and what was found; before frames() has ended, what was found so far."""
@@ -159,21 +188,28 @@ class Reader:
         )
 
 
-def _declared(header: "Header", index: Index | None) -> Declared:
+def _declared(header: "Header", opened: Opened) -> Declared:
     """Of header fields, which may be anything, those that make sense. Raises UnsupportedCodec."""
-    if header.four_letters not in CODECS:
-        allowed = ", ".join(sorted(CODECS.values()))
-        raise UnsupportedCodec(f"the codec {header.four_letters!r} is not one of {allowed}")
+    codec = codec_of(header.four_letters)
     counted_seconds = _plausible(header.num_frames / header.frames_per_second if header.frames_per_second else 0.0)
     # OpenCV guesses the rate where frames come irregularly, so an MP4's own duration goes before count / rate.
-    shown_seconds = _plausible(index.duration_seconds) if index is not None else None
+    shown_seconds = _plausible(opened.index.duration_seconds) if opened.index is not None else None
+    if opened.arriving and opened.index is not None and shown_seconds is None:
+        counted_seconds = None  # the index of a fragmented MP4 is empty: what was counted is the first fragments
     return Declared(
         width=int(header.width),
         height=int(header.height),
-        codec=CODECS[header.four_letters],
+        codec=codec,
         duration_seconds=shown_seconds or counted_seconds,
         num_frames=int(header.num_frames) if counted_seconds else None,
     )
+
+
+def codec_of(four_letters: str) -> str:
+    """The codec's name. Raises UnsupportedCodec."""
+    if four_letters not in CODECS:
+        raise UnsupportedCodec(f"the codec {four_letters!r} is not one of {', '.join(sorted(CODECS.values()))}")
+    return CODECS[four_letters]
 
 
 def _plausible(seconds: float) -> float | None:
@@ -201,6 +237,15 @@ class Header:
     frames_per_second: float
 
 
+def set_up_ffmpeg(options: str) -> None:
+    """For this process: what the FFmpeg inside OpenCV may do from now on, and nothing of it on the terminal."""
+    if os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") != options:  # not each time: setenv races getenv
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
+    # What is wrong with a file is said by errors and by the report, not on somebody's terminal.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 class Decoder:
     """OpenCV's capture on one open file: a descriptor in, numbers and pixels out.
 
@@ -210,15 +255,17 @@ class Decoder:
     has decoded them by then).
     """
 
-    def __init__(self, fd: int) -> None:
-        """Reads the header; see `opened`. For this process, sets FFmpeg's allow-lists and silences OpenCV's log."""
-        if os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") != CAPTURE_OPTIONS:  # not each time: setenv races getenv
-            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS
-        # What is wrong with a file is said by errors and by the report, not on somebody's terminal.
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    def __init__(self, fd: int, *, arriving: bool = False) -> None:
+        """Reads the header; see `opened`. For this process, sets FFmpeg's allow-lists and silences OpenCV's log.
+
+        With `arriving`, `fd` is a pipe, and whoever fills it may take any time.
+        """
+        set_up_ffmpeg(CAPTURE_OPTIONS)
         # More threads cost a fifth more CPU time; many clips at once are what fills a machine.
-        self._capture = cv2.VideoCapture(f"/proc/self/fd/{fd}", cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        settings = [cv2.CAP_PROP_N_THREADS, 1]
+        if arriving:  # 0: none; by default a pause of 30 s ends the video, without a word
+            settings += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 0, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 0]
+        self._capture = cv2.VideoCapture(f"/proc/self/fd/{fd}", cv2.CAP_FFMPEG, settings)
         self.opened = self._capture.isOpened()
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright, and width and height as displayed
 

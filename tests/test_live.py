@@ -1,0 +1,172 @@
+"""Streams through the engine: any cutting into pushes gives the one-shot answer, whatever is stored in between."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.toy_streams import assert_same, chunked, labels, picture, pushed, raw, run, toy_frames, toy_live
+from vidseq.config import Sampling, StreamRules
+from vidseq.errors import NothingSampled, OfflineOnly, StateError
+from vidseq.live import Live
+from vidseq.messages import StreamOptions
+
+FRAMES = toy_frames(60, frames_per_second=10)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory):
+    with toy_live(tmp_path_factory.mktemp("live"), cell="lstm", readout="attention") as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory):
+    with toy_live(tmp_path_factory.mktemp("late"), lookahead_seconds=0.5) as live:
+        yield live
+
+
+@settings(deadline=None, max_examples=20)
+@given(sizes=st.lists(st.integers(1, 23), min_size=1, max_size=8), stored=st.booleans())
+def test_any_pushes_give_the_labels_of_one(live: Live, sizes: list[int], stored: bool) -> None:
+    between = (lambda session: live.from_bytes(live.to_bytes(session))) if stored else (lambda session: session)
+    whole, _ = run(pushed(live, [FRAMES]))
+    parts, session = run(pushed(live, chunked(FRAMES, sizes), between=between))
+    assert_same(labels(parts), labels(whole))
+    assert session.sequence == len(parts) == len({applied.sequence for applied in parts})
+
+
+@settings(deadline=None, max_examples=10)
+@given(sizes=st.lists(st.integers(1, 23), min_size=1, max_size=8))
+def test_with_a_lookahead_too(late: Live, sizes: list[int]) -> None:
+    def stored(session):
+        return late.from_bytes(late.to_bytes(session))
+
+    whole, one = run(pushed(late, [FRAMES]))
+    parts, other = run(pushed(late, chunked(FRAMES, sizes), between=stored))
+    assert_same(labels(parts), labels(whole))
+    finals = [late.end(session, options=StreamOptions(), video=None, seen_until=None) for session in (one, other)]
+    assert_same(finals[0].labels, finals[1].labels)
+    assert len(finals[0].labels) == 4  # half a second at 8 frames a second
+
+
+def test_many_streams_at_once_say_what_each_would_say_alone(live: Live) -> None:
+    streams = [toy_frames(40, first=100 * index) for index in range(12)]
+
+    async def together():
+        return await asyncio.gather(
+            *(pushed(live, chunked(frames, [index + 1])) for index, frames in enumerate(streams))
+        )
+
+    for frames, (answers, _) in zip(streams, run(together()), strict=True):
+        alone, _ = run(pushed(live, [frames]))
+        assert_same(labels(answers), labels(alone))
+
+
+def test_a_session_is_a_few_kilobytes(live: Live) -> None:
+    _, session = run(pushed(live, [FRAMES]))
+    assert len(live.to_bytes(session)) < 4096
+
+
+def test_a_reset_begins_a_new_video(live: Live) -> None:
+    options = StreamOptions(rules=StreamRules(gap="reset"))
+    later = toy_frames(20, first=200)  # at 20 seconds, after 14 of nothing
+    answers, _ = run(pushed(live, [FRAMES, later], options=options))
+    alone, _ = run(pushed(live, [later]))
+    assert [notice.kind for notice in answers[1].notices] == ["gap"]
+    found, expected = labels(answers[1:]), labels(alone)
+    assert [moment.frame.score for moment in found[1:]] == pytest.approx(
+        [moment.frame.score for moment in expected[1 : len(found)]], abs=1e-5
+    )
+
+
+def test_a_reset_closes_what_was_open(live: Live) -> None:
+    options = StreamOptions(rules=StreamRules(gap="reset"))
+    answers, _ = run(pushed(live, [FRAMES, toy_frames(1, first=500)], options=options))
+    _, before = run(pushed(live, [FRAMES]))
+    expected = live.end(before, options=options, video=None, seen_until=None)
+    told = [change.segment for change in answers[1].segments if change.change == "closed"]
+    assert told == [change.segment for change in expected.segments]
+
+
+def test_memory_that_fades_is_between_kept_and_lost(live: Live) -> None:
+    later = toy_frames(1, first=200)
+    scores = {}
+    for rule in ("carry_on", "decay", "reset"):
+        options = StreamOptions(rules=StreamRules.model_validate({"gap": rule, "half_life_seconds": 14.0}))
+        answers, _ = run(pushed(live, [FRAMES, later], options=options))
+        scores[rule] = answers[1].labels[0].action.score
+    assert len(set(scores.values())) == 3
+
+
+def test_frames_that_waited_beyond_their_deadline_are_dropped_and_told(live: Live) -> None:
+    options = StreamOptions(deadline_seconds=0.5)
+    answers, session = run(pushed(live, [FRAMES[:5]], options=options))  # born at 0 of the clock: long ago
+    assert answers[0].labels == ()
+    assert [(notice.kind, notice.num_frames) for notice in answers[0].notices] == [("late", 4)]
+    assert session.track.num_frames == 0
+
+
+def test_the_end_says_what_the_last_label_said(live: Live) -> None:
+    answers, session = run(pushed(live, chunked(FRAMES, [7])))
+    final = live.end(session, options=StreamOptions(top_k=2), video=None, seen_until=session.pace.seen_until)
+    assert final.prediction.action == labels(answers)[-1].action
+    assert len(final.prediction.top) == 2
+    assert final.prediction.sampled.num_frames == len(labels(answers))
+    assert final.prediction.frames == () and final.prediction.segments == ()
+
+
+def test_a_stream_without_a_frame_has_no_end(live: Live) -> None:
+    with pytest.raises(NothingSampled, match="before a frame"):
+        live.end(live.start(), options=StreamOptions(), video=None, seen_until=None)
+
+
+def test_a_session_of_another_model_is_refused(live: Live, late: Live) -> None:
+    _, session = run(pushed(live, [FRAMES[:5]]))
+    with pytest.raises(StateError):
+        late.from_bytes(live.to_bytes(session))
+
+
+@given(data=st.binary(max_size=200))
+def test_bytes_that_are_no_session_are_refused(live: Live, data: bytes) -> None:
+    with pytest.raises(StateError):
+        live.from_bytes(data)
+
+
+@given(position=st.integers(0, 10_000), byte=st.integers(1, 255))
+def test_a_session_with_a_changed_byte_is_refused_or_still_usable(live: Live, position: int, byte: int) -> None:
+    """The store is trusted and tokens are sealed; still, nothing that comes in may break more than its own stream."""
+    _, session = run(pushed(live, [FRAMES[:3]]))
+    data = bytearray(live.to_bytes(session))
+    data[position % len(data)] ^= byte
+    try:
+        changed = live.from_bytes(bytes(data))
+    except StateError:
+        return
+    answers, _ = run(resumed(live, changed))
+    assert len(answers.labels) <= 1
+
+
+async def resumed(live: Live, session):
+    return await live.push(session, FRAMES[10:11], options=StreamOptions(), born_seconds=0.0)
+
+
+def test_a_bidirectional_model_cannot_stream(tmp_path: Path) -> None:
+    with pytest.raises(OfflineOnly, match="cannot stream"), toy_live(tmp_path, bidirectional=True):
+        pass
+
+
+def test_where_every_frame_is_taken_the_stream_takes_every_frame(tmp_path: Path) -> None:
+    with toy_live(tmp_path, sampling=Sampling(frames_per_second="native")) as live:
+        answers, _ = run(pushed(live, [toy_frames(13, frames_per_second=100)]))
+    assert len(labels(answers)) == 13
+
+
+def test_the_numbers_of_a_session_are_json_that_a_person_can_read(live: Live) -> None:
+    _, session = run(pushed(live, [[raw(picture(1), 2.5)]]))
+    data = live.to_bytes(session)
+    plain = json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
+    assert (plain["sequence"], plain["num_frames"], plain["pace"]["clock"]["last_seconds"]) == (1, 1, 2.5)

@@ -1,0 +1,179 @@
+"""What scores become, frame by frame: labels, the running action, segments. Knows nothing of pixels, models or clocks.
+
+    Scores, Track  ->  Labelled, Track        the track of a stream is a value, as its state is
+
+Offline and online answers are the same fold, so they cannot differ:
+
+    classify    every Labelled collected, then the end       stream    every Labelled told as it comes, then the end
+
+With a lookahead of K frames the scores of frame i are about frame i - K: the label of a frame is told K frames later,
+and at the end the last scores hold for all that still wait.
+
+Shape letters: T frames of one chunk, A action labels, L frame labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseq.config import ModelConfig
+from vidseq.messages import SegmentChange
+from vidseq.model import Scores
+from vidseq.schemas import ModelInfo, Moment, Scored, Segment
+from vidseq.segments import Automaton, Segmenter
+
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """What labelling remembers of one stream: a few numbers.
+
+    `pending` are the times of frames whose labels are not final; `action_A` and `frame_L` what was said after the last
+    frame (of frames only where it may still be needed: with a lookahead), zeros before the first.
+    """
+
+    action_A: Probabilities | None
+    frame_L: Probabilities | None
+    automaton: Automaton = Automaton()
+    pending: tuple[float, ...] = ()
+    num_frames: int = 0
+    first_seconds: float = 0.0
+    last_seconds: float = 0.0
+    before_last_seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Frames whose labels have become final, their scores, the action as it was then, and what became of segments."""
+
+    seconds_T: tuple[float, ...] = ()
+    frame_TL: Probabilities | None = None
+    action_TA: Probabilities | None = None
+    segments: tuple[SegmentChange, ...] = ()
+
+    def moments(self, info: ModelInfo) -> tuple[Moment, ...]:
+        frames = best(info.frame_labels, self.frame_TL, len(self.seconds_T))
+        actions = best(info.action_labels, self.action_TA, len(self.seconds_T))
+        return tuple(
+            Moment(seconds=seconds, frame=frame, action=action)
+            for seconds, frame, action in zip(self.seconds_T, frames, actions, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How one model's scores are read."""
+
+    segmenter: Segmenter | None
+    num_actions: int
+    lookahead_frames: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "Labelling":
+        heads = config.heads
+        segmenter = Segmenter(heads.frame_labels, heads.background, config.segments) if heads.frame_labels else None
+        return cls(segmenter, len(heads.action_labels), config.lookahead_frames)
+
+    def start(self) -> Track:
+        """Before the first frame."""
+        num_labels = len(self.segmenter.labels) if self.segmenter is not None and self.lookahead_frames else 0
+        return Track(
+            action_A=np.zeros(self.num_actions, np.float32) if self.num_actions else None,
+            frame_L=np.zeros(num_labels, np.float32) if num_labels else None,
+        )
+
+    def settle(self, track: Track, seconds_T: Sequence[float], scores: Scores) -> tuple[Labelled, Track]:
+        """What the next T sampled frames of a stream bring; `scores` are of one stream (B = 1)."""
+        action_BTA, frame_BTL = scores.action_probabilities_BTA(), scores.frame_probabilities_BTL()
+        action_TA = None if action_BTA is None else action_BTA[0].numpy()
+        frame_TL = None if frame_BTL is None else frame_BTL[0].numpy()
+        waiting = (*track.pending, *seconds_T)
+        num_final = max(0, len(waiting) - self.lookahead_frames)
+        final, pending = waiting[:num_final], waiting[num_final:]
+        # the newest scores are the first that were made with the whole lookahead
+        newest = slice(len(seconds_T) - num_final, None)
+        automaton, changes = self._run(track.automaton, final, frame_TL if frame_TL is None else frame_TL[newest])
+        labelled = Labelled(
+            final,
+            None if frame_TL is None else frame_TL[newest],
+            None if action_TA is None else action_TA[newest],
+            tuple(changes),
+        )
+        times = [] if track.num_frames == 0 else [track.last_seconds]
+        times += seconds_T[-2:]
+        return labelled, replace(
+            track,
+            automaton=automaton,
+            pending=pending,
+            action_A=None if action_TA is None else action_TA[-1],
+            frame_L=None if track.frame_L is None or frame_TL is None else frame_TL[-1],
+            num_frames=track.num_frames + len(seconds_T),
+            first_seconds=track.first_seconds if track.num_frames else seconds_T[0],
+            last_seconds=times[-1],
+            before_last_seconds=times[-2] if len(times) > 1 else None,
+        )
+
+    def finish(self, track: Track, *, end_seconds: float) -> Labelled:
+        """What the end of a stream makes final; what is still open closes at `end_seconds` (see `end_of`)."""
+        num_waiting = len(track.pending)
+        frame_TL = None if track.frame_L is None else np.repeat(track.frame_L[None], num_waiting, axis=0)
+        action_TA = None if track.action_A is None else np.repeat(track.action_A[None], num_waiting, axis=0)
+        automaton, changes = self._run(track.automaton, track.pending, frame_TL)
+        if self.segmenter is not None:
+            last = self.segmenter.finish(automaton, end_seconds)
+            changes += [SegmentChange(change="closed", segment=segment) for segment in last]
+        return Labelled(track.pending, frame_TL, action_TA, tuple(changes))
+
+    def _run(
+        self, automaton: Automaton, seconds_T: Sequence[float], frame_TL: Probabilities | None
+    ) -> tuple[Automaton, list[SegmentChange]]:
+        changes: list[SegmentChange] = []
+        if self.segmenter is None or frame_TL is None:
+            return automaton, changes
+        for seconds, scores_L in zip(seconds_T, frame_TL.tolist(), strict=True):
+            before = automaton
+            settled, automaton = self.segmenter.step(before, seconds, scores_L)
+            changes += [SegmentChange(change="closed", segment=segment) for segment in settled]
+            for run in (automaton.waiting, automaton.run):  # what ends here may just have become long enough too
+                opened = self.segmenter.opened(before, Automaton(run=run, is_open=True))
+                if opened is not None:
+                    changes.append(SegmentChange(change="opened", segment=opened))
+        return automaton, changes
+
+
+def end_of(track: Track, *, interval_seconds: float | None, not_after: float | None) -> float:
+    """When the last label stops to hold: one interval after its frame, or earlier.
+
+    Args:
+        track: after at least one frame.
+        interval_seconds: between sampled frames; None where every frame is taken.
+        not_after: when the video or what was asked for ends; None where nobody knows. It may be declared, and a lie: no
+            frame that was seen is cut off by it.
+    """
+    if interval_seconds is None:  # the last is shown for as long as the one before
+        before = track.before_last_seconds
+        interval_seconds = 0.0 if before is None else track.last_seconds - before
+    end_seconds = track.last_seconds + interval_seconds
+    return end_seconds if not_after is None else min(end_seconds, max(not_after, track.last_seconds))
+
+
+def best(labels: Sequence[str], scores_TN: Probabilities | None, num_frames: int) -> list[Scored | None]:
+    """The first label of each frame; None where the model has no such head."""
+    if scores_TN is None:
+        return [None] * num_frames
+    indices, scores = scores_TN.argmax(axis=1).tolist(), scores_TN.max(axis=1).tolist()
+    return [Scored(label=labels[index], score=score) for index, score in zip(indices, scores, strict=True)]
+
+
+def ranked(labels: Sequence[str], scores: Probabilities) -> tuple[Scored, ...]:
+    """Labels with their scores, the best first."""
+    order = np.argsort(-scores, kind="stable")
+    return tuple(Scored(label=labels[index], score=float(scores[index])) for index in order)
+
+
+def closed(changes: Sequence[SegmentChange]) -> list[Segment]:
+    """The segments that are certain."""
+    return [change.segment for change in changes if change.change == "closed"]
