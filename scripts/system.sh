@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What vidseq needs of the machine itself. Knows nothing of Python packages.
+# What vidseq and its tests need of the machine itself. Knows nothing of Python packages.
 #
 #   scripts/system.sh check      one sentence and exit 1 where a library is missing
-#   scripts/system.sh install    brings what is missing with apt-get; does nothing where nothing is
+#   scripts/system.sh install    brings what is missing, what only tests need included, with apt-get; does nothing
+#                                where nothing is
 set -euo pipefail
 
 python=${PYTHON:-python3}
@@ -13,6 +14,10 @@ declare -A package_of=(
     [libglib-2.0.so.0]=libglib2.0-0
     [libxcb.so.1]=libxcb1
 )
+
+# Programs that tests start; without one they are skipped. Each has the name of its Debian package. (Where there is
+# systemd, that of redis-server also starts a Redis on the loopback, which no test uses.)
+test_programs=(redis-server)
 
 missing_libraries() {
     "$python" -c '
@@ -25,7 +30,15 @@ for library in sys.argv[1:]:
 ' "${!package_of[@]}" | while read -r library; do echo "${package_of[$library]}"; done | sort
 }
 
+missing_programs() {
+    local program
+    for program in "${test_programs[@]}"; do
+        command -v "$program" >/dev/null || echo "$program"
+    done
+}
+
 missing_packages() {
+    missing_programs
     if ! command -v "$python" >/dev/null; then
         echo "$(basename "$python") $(basename "$python")-venv ${package_of[*]}"
         return

@@ -1,0 +1,361 @@
+"""The life of sessions: opened, pushed to, resumed, ended, each push applied exactly once. Knows no HTTP and no Ray.
+
+    keep service    push -> labels -> compare-and-set of (state, answer) in the store -> answer
+    keep client     push -> labels -> answer, with the state inside it as a sealed token
+
+No replica owns a session. Whoever is asked reads it, and the first to write a push's answer has given it: a push that
+was applied before, here or elsewhere, is answered with what was said then.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel
+
+from serving.sealing import Tokens
+from serving.store import Kept, Lifetimes, Record, Store
+from vidseq.config import Config, PositiveInt, Sampling
+from vidseq.errors import ModelReplaced, PushMismatch, SequenceConflict, SessionEnded, SessionNotFound
+from vidseq.live import Live
+from vidseq.messages import (
+    Applied,
+    Final,
+    Notice,
+    Open,
+    Ready,
+    ServiceMessage,
+    Standing,
+    StreamOptions,
+    read_service_message,
+    unpack_frames,
+)
+from vidseq.sampling import Clip, Clock
+from vidseq.schemas import ModelInfo, VideoReport
+from vidseq.session import Session
+
+
+class SessionSettings(Config):
+    """How far a client may run ahead, and how long what is kept lives."""
+
+    window_pushes: PositiveInt = 32
+    window_bytes: PositiveInt = 16 * 2**20
+    max_push_bytes: PositiveInt = 8 * 2**20
+    lifetimes: Lifetimes = Lifetimes()
+
+
+class _Meta(BaseModel):
+    """What does not change during a session: kept beside its state, and inside its tokens."""
+
+    model: ModelInfo
+    options: StreamOptions
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a stream stands, and where that is kept. `record` is None where the client keeps it."""
+
+    session: Session
+    options: StreamOptions
+    record: Record | None
+    owner: str
+
+
+class Sessions:
+    """Streams of one model. Store calls block, so they are made in threads.
+
+    Args:
+        live: the model.
+        store: where sessions are kept.
+        tokens: how sessions are sealed that their clients keep.
+        settings: windows and lifetimes.
+    """
+
+    def __init__(self, live: Live, *, store: Store, tokens: Tokens, settings: SessionSettings) -> None:
+        self.live = live
+        self.store = store
+        self.settings = settings
+        self._tokens = tokens
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.live.info
+
+    async def open(self, asked: Open, *, owner: str) -> "Stream":
+        """A new stream, or one that goes on.
+
+        Raises:
+            SessionNotFound, SessionExpired, ModelReplaced, TokenError: it cannot go on.
+            SessionEnded: it has ended, and the caller has heard its last answer.
+            TooManySessions: no place for a new one.
+        """
+        if asked.resume is not None and asked.resume.session is not None:
+            place = await self.read(asked.resume.session, owner=owner, may_have_ended=True)
+            missed = await asyncio.to_thread(self._missed, asked.resume.session, asked.resume.received)
+            if place.record is not None and place.record.ended and not missed:
+                raise _ended(place.record)
+            return Stream(self, place, missed)
+        if asked.resume is not None and asked.resume.token is not None:
+            session, options = self._open_token(asked.resume.token, owner)
+        else:
+            session, options = self.live.start(), asked.options
+        record = None
+        if asked.keep == "service":
+            record = self._record(session, options, owner)
+            await asyncio.to_thread(self.store.create, record)
+        return Stream(self, _Place(session, options, record, owner), ())
+
+    async def put(self, session_id: str, *, sequence: int, push: bytes, owner: str) -> Applied:
+        """Apply push number `sequence`; one that was applied before is answered with what was said then.
+
+        Raises:
+            SequenceConflict: another number is due. PushMismatch: the number was used, with other content.
+            SessionNotFound, SessionExpired, SessionEnded, ModelReplaced: it cannot go on.
+            OptionError: not a push. StreamRefused: a rule of the stream refuses it.
+        """
+        place = await self.read(session_id, owner=owner)
+        if sequence == place.session.sequence:
+            return await Stream(self, place, ()).push(push, born_seconds=time.perf_counter())
+        return await self.repeated(place, sequence, digest(push))
+
+    async def repeated(self, place: _Place, sequence: int, digest: bytes) -> Applied:
+        """What was said to a push that was applied before."""
+        assert place.record is not None, "only what is kept can be repeated"
+        kept = None
+        if sequence < place.session.sequence:
+            kept = await asyncio.to_thread(self.store.answer, place.record.session_id, sequence)
+        if kept is None:
+            raise SequenceConflict(place.session.sequence)
+        if kept.digest != digest:
+            raise PushMismatch(f"push {sequence} was applied before, with other content")
+        return Applied.model_validate_json(kept.answer)
+
+    async def standing(self, session_id: str, *, owner: str) -> Standing:
+        """Where a session stands. Raises SessionNotFound, SessionExpired, ModelReplaced."""
+        place = await self.read(session_id, owner=owner, may_have_ended=True)
+        record, session = place.record, place.session
+        assert record is not None
+        lifetimes = self.settings.lifetimes
+        return Standing(
+            session=session_id,
+            model=self.info,
+            next_sequence=session.sequence,
+            last_seconds=session.pace.last_seconds,
+            num_frames=session.track.num_frames,
+            action=self.live.action(session),
+            ended=record.ended,
+            created_seconds=record.created_seconds,
+            expires_seconds=min(
+                record.touched_seconds + (lifetimes.ended_seconds if record.ended else lifetimes.idle_seconds),
+                record.created_seconds + lifetimes.absolute_seconds,
+            ),
+        )
+
+    async def end(self, session_id: str, *, owner: str) -> Final:
+        """The last answer; asked again, the same. Raises NothingSampled and what `put` raises."""
+        place = await self.read(session_id, owner=owner, may_have_ended=True)
+        return await Stream(self, place, ()).end(video=None, seen_until=place.session.pace.seen_until)
+
+    async def forget(self, session_id: str, *, owner: str) -> None:
+        """Leave nothing of a session. Raises SessionNotFound, SessionExpired."""
+        record = await asyncio.to_thread(self.store.read, session_id)
+        _refuse_foreign(record, owner)
+        await asyncio.to_thread(self.store.delete, session_id)
+
+    def ready(self, place: _Place) -> Ready:
+        session, rate = place.session, self.live.config.sampling.frames_per_second
+        return Ready(
+            session=None if place.record is None else place.record.session_id,
+            model=self.info,
+            next_sequence=session.sequence,
+            last_seconds=session.pace.last_seconds,
+            frames_per_second=None if rate == "native" else rate,
+            lookahead_seconds=self.live.config.heads.lookahead_seconds,
+            window_pushes=self.settings.window_pushes,
+            window_bytes=self.settings.window_bytes,
+            max_push_bytes=self.settings.max_push_bytes,
+            resume_token=self.token(place) if place.record is None else None,
+        )
+
+    def token(self, place: _Place) -> str:
+        """The stream as its client may keep it: only a service with the same key reads it."""
+        meta = self._meta(place.options).encode()
+        payload = len(meta).to_bytes(4, "little") + meta + self.live.to_bytes(place.session)
+        lifetime_seconds = self.settings.lifetimes.absolute_seconds
+        return self._tokens.seal(payload, owner=place.owner, lifetime_seconds=lifetime_seconds)
+
+    async def read(self, session_id: str, *, owner: str, may_have_ended: bool = False) -> _Place:
+        record = await asyncio.to_thread(self.store.read, session_id)
+        _refuse_foreign(record, owner)
+        if record.ended and not may_have_ended:
+            raise _ended(record)
+        meta = self._checked(record.meta)
+        return _Place(self.live.from_bytes(record.state), meta.options, record, owner)
+
+    def _missed(self, session_id: str, received: int) -> tuple[ServiceMessage, ...]:
+        kept = self.store.answers_from(session_id, received)
+        return tuple(read_service_message(kept[sequence].answer) for sequence in sorted(kept))
+
+    def _open_token(self, token: str, owner: str) -> tuple[Session, StreamOptions]:
+        payload = self._tokens.open(token, owner=owner)
+        end = 4 + int.from_bytes(payload[:4], "little")
+        meta = self._checked(payload[4:end])
+        return self.live.from_bytes(payload[end:]), meta.options
+
+    def _meta(self, options: StreamOptions) -> str:
+        model = self.info.model_copy(update={"action_labels": (), "frame_labels": ()})
+        return _Meta(model=model, options=options).model_dump_json()
+
+    def _checked(self, text: str | bytes) -> _Meta:
+        meta = _Meta.model_validate_json(text)
+        began, here = meta.model, self.info
+        if began.sha256 != here.sha256:
+            raise ModelReplaced(
+                f"the stream began with model {began.name} {began.version} ({began.sha256[:12]}), "
+                f"and this is {here.name} {here.version} ({here.sha256[:12]}): begin a new one"
+            )
+        return meta
+
+    def _record(self, session: Session, options: StreamOptions, owner: str) -> Record:
+        now = time.time()
+        return Record(
+            session_id=secrets.token_urlsafe(16),
+            owner=owner,
+            sequence=session.sequence,
+            state=self.live.to_bytes(session),
+            meta=self._meta(options),
+            ended=False,
+            created_seconds=now,
+            touched_seconds=now,
+        )
+
+
+class Stream:
+    """One stream as one connection has it: its newest session in memory, written to the store before it is told."""
+
+    def __init__(self, sessions: Sessions, place: _Place, missed: Sequence[ServiceMessage]) -> None:
+        self._sessions = sessions
+        self._place = place
+        self.ready = sessions.ready(place)
+        self.missed = tuple(missed)
+        self.options = place.options
+
+    @property
+    def sampling(self) -> Sampling:
+        return self._sessions.live.sampling(self.options)
+
+    @property
+    def clock(self) -> Clock | None:
+        """Where sampling stands: frames up to its last time have been dealt with."""
+        return self._place.session.pace.clock
+
+    @property
+    def seen_until(self) -> float | None:
+        """When the last frame that came ends; None where nobody knows."""
+        return self._place.session.pace.seen_until
+
+    async def push(self, push: bytes, *, born_seconds: float, notices: Sequence[Notice] = ()) -> Applied:
+        """Apply the next push of frames. `born_seconds` is when it came (time.perf_counter), for its deadline.
+
+        Raises:
+            OptionError: not a push. StreamRefused: a rule of the stream refuses it.
+            SequenceConflict, SessionEnded, SessionExpired: another connection has gone on with this session.
+        """
+        frames = unpack_frames(push)
+        live, session = self._sessions.live, self._place.session
+        applied, after = await live.push(
+            session, frames, options=self.options, born_seconds=born_seconds, notices=notices
+        )
+        return (await self._commit((applied,), after, [digest(push)]))[0]
+
+    async def push_clip(self, clip: Clip, *, video: VideoReport, notices: Sequence[Notice] = ()) -> Applied:
+        """The same for frames of a video that have been decoded and sampled here."""
+        live, session = self._sessions.live, self._place.session
+        applied, after = await live.push_clip(session, clip, video=video, options=self.options, notices=notices)
+        return (await self._commit((applied,), after, [digest(clip.seconds_T.tobytes())]))[0]
+
+    async def skip(self, dropped: Sequence[tuple[bytes, Notice]]) -> tuple[Applied, ...]:
+        """Pushes that nobody looked at: the digest of each and what is told of it. They are answered in their turn."""
+        session = self._place.session
+        answers = tuple(
+            Applied(sequence=session.sequence + index, notices=(notice,)) for index, (_, notice) in enumerate(dropped)
+        )
+        after = replace(session, sequence=session.sequence + len(answers))
+        return await self._commit(answers, after, [push_digest for push_digest, _ in dropped])
+
+    async def end(self, *, video: VideoReport | None, seen_until: float | None) -> Final:
+        """The last answer; asked again, the same. Raises NothingSampled."""
+        place, sessions = self._place, self._sessions
+        session, record = place.session, place.record
+        if record is not None and record.ended:
+            kept = await asyncio.to_thread(sessions.store.answer, record.session_id, record.sequence - 1)
+            assert kept is not None, "the last answer is kept as long as the session"
+            return Final.model_validate_json(kept.answer)
+        final = sessions.live.end(session, options=self.options, video=video, seen_until=seen_until)
+        if record is not None:
+            ended = self._next_record(record, replace(session, sequence=session.sequence + 1), ended=True)
+            kept = Kept(b"", final.model_dump_json().encode())
+            await asyncio.to_thread(
+                sessions.store.replace, ended, expected=record.sequence, kept={record.sequence: kept}
+            )
+            self._place = replace(place, record=ended)
+        return final
+
+    async def _commit(
+        self, answers: tuple[Applied, ...], after: Session, digests: Sequence[bytes]
+    ) -> tuple[Applied, ...]:
+        """The pushes count from here on, if nobody else was first."""
+        place, sessions = self._place, self._sessions
+        if place.record is None:
+            self._place = replace(place, session=after)
+            token = sessions.token(self._place)
+            return tuple(applied.model_copy(update={"resume_token": token}) for applied in answers)
+        record = self._next_record(place.record, after, ended=False)
+        kept = {
+            applied.sequence: Kept(push_digest, applied.model_dump_json().encode())
+            for applied, push_digest in zip(answers, digests, strict=True)
+        }
+        try:
+            await asyncio.to_thread(sessions.store.replace, record, expected=place.record.sequence, kept=kept)
+        except SequenceConflict:
+            return await self._adopt(answers, digests)
+        self._place = replace(place, session=after, record=record)
+        return answers
+
+    async def _adopt(self, answers: tuple[Applied, ...], digests: Sequence[bytes]) -> tuple[Applied, ...]:
+        """Another replica, on a connection that was cut, has applied these very pushes: take up what it has written."""
+        assert self._place.record is not None
+        place = await self._sessions.read(self._place.record.session_id, owner=self._place.owner)
+        adopted = [
+            await self._sessions.repeated(place, applied.sequence, push_digest)
+            for applied, push_digest in zip(answers, digests, strict=True)
+        ]
+        if place.session.sequence != answers[-1].sequence + 1:
+            raise SequenceConflict(place.session.sequence)
+        self._place = place
+        return tuple(adopted)
+
+    def _next_record(self, record: Record, session: Session, *, ended: bool) -> Record:
+        return replace(
+            record,
+            sequence=session.sequence,
+            state=self._sessions.live.to_bytes(session),
+            ended=ended,
+            touched_seconds=time.time(),
+        )
+
+
+def digest(push: bytes) -> bytes:
+    return hashlib.sha256(push).digest()
+
+
+def _ended(record: Record) -> SessionEnded:
+    return SessionEnded(f"session {record.session_id} has ended; the number of its last push was {record.sequence - 2}")
+
+
+def _refuse_foreign(record: Record, owner: str) -> None:
+    if not secrets.compare_digest(record.owner, owner):
+        raise SessionNotFound(f"there is no session {record.session_id}")  # not even that somebody else has it

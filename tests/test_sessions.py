@@ -1,0 +1,290 @@
+"""Sessions: every push counts once, whoever applies it and however often it comes."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving.sealing import Tokens
+from serving.sessions import Sessions, SessionSettings
+from serving.store import Lifetimes, open_store
+from tests.toy_streams import assert_same, chunked, labels, pushed, run, toy_frames, toy_live
+from vidseq.config import StreamRules
+from vidseq.errors import (
+    ModelReplaced,
+    NothingSampled,
+    PushMismatch,
+    SequenceConflict,
+    SessionEnded,
+    SessionExpired,
+    SessionNotFound,
+    StreamRefused,
+    TokenError,
+)
+from vidseq.live import Live
+from vidseq.messages import Applied, Final, Open, Resume, StreamOptions, pack_frames
+
+KEY = hashlib.sha256(b"a key for tests").digest()
+FRAMES = toy_frames(30, frames_per_second=10)
+PUSHES = [pack_frames(frames) for frames in chunked(FRAMES, [4])]
+OWNER = "somebody"
+patient = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@dataclass
+class House:
+    """Two services over one store, as two replicas have it."""
+
+    live: Live
+    folder: Path
+
+    def service(self, *, live: Live | None = None, keys: tuple[bytes, ...] = (KEY,), **lifetimes: float) -> Sessions:
+        url = f"sqlite:///{self.folder}/sessions.db"
+        kept = Lifetimes.model_validate(lifetimes)
+        store = open_store(url, lifetimes=kept, keys=keys)
+        return Sessions(live or self.live, store=store, tokens=Tokens(keys), settings=SessionSettings(lifetimes=kept))
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with toy_live(tmp_path_factory.mktemp("live")) as live:
+        yield live
+
+
+@pytest.fixture
+def house(live: Live, tmp_path: Path) -> House:
+    return House(live, tmp_path)
+
+
+async def opened(service: Sessions, **asked: object) -> str:
+    stream = await service.open(Open.model_validate(asked), owner=OWNER)
+    assert stream.ready.session is not None
+    return stream.ready.session
+
+
+async def whole(service: Sessions, pushes: list[bytes] = PUSHES) -> tuple[list[Applied], Final]:
+    session = await opened(service)
+    answers = [
+        await service.put(session, sequence=sequence, push=push, owner=OWNER) for sequence, push in enumerate(pushes)
+    ]
+    return answers, await service.end(session, owner=OWNER)
+
+
+def test_pushes_one_by_one_say_what_the_stream_says_in_memory(house: House) -> None:
+    answers, final = run(whole(house.service()))
+    expected, session = run(pushed(house.live, chunked(FRAMES, [4])))
+    assert_same(labels(answers), labels(expected))
+    assert final.prediction.sampled.num_frames == session.track.num_frames
+
+
+@patient
+@given(order=st.lists(st.integers(0, len(PUSHES) - 1), max_size=30))
+def test_duplicates_and_reorderings_change_nothing(house: House, order: list[int]) -> None:
+    """Pushes come in any order and number through either of two services; in the end those that were due came too."""
+
+    async def story() -> list[Applied]:
+        services, answers = (house.service(), house.service()), dict[int, Applied]()
+        session = await opened(services[0])
+        for turn, sequence in enumerate([*order, *range(len(PUSHES))]):
+            due = len(answers)
+            put = services[turn % 2].put(session, sequence=sequence, push=PUSHES[sequence], owner=OWNER)
+            if sequence > due:
+                with pytest.raises(SequenceConflict) as conflict:
+                    await put
+                assert conflict.value.expected == due
+                continue
+            applied = await put
+            assert answers.setdefault(sequence, applied) == applied
+        return [answers[sequence] for sequence in sorted(answers)]
+
+    expected, _ = run(whole(house.service()))
+    assert_same(labels(run(story())), labels(expected))
+
+
+def test_one_push_sent_through_eight_doors_at_once_counts_once(house: House) -> None:
+    async def story() -> tuple[list[Applied], int]:
+        services = [house.service() for _ in range(8)]
+        session = await opened(services[0])
+        puts = [service.put(session, sequence=0, push=PUSHES[0], owner=OWNER) for service in services]
+        answers = await asyncio.gather(*puts)
+        return answers, (await services[0].standing(session, owner=OWNER)).next_sequence
+
+    answers, next_sequence = run(story())
+    assert next_sequence == 1
+    assert all(applied == answers[0] for applied in answers)
+
+
+def test_a_number_that_was_used_for_something_else_is_refused(house: House) -> None:
+    async def story() -> None:
+        service = house.service()
+        session = await opened(service)
+        await service.put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+        await service.put(session, sequence=0, push=PUSHES[1], owner=OWNER)
+
+    with pytest.raises(PushMismatch, match="push 0 was applied before"):
+        run(story())
+
+
+def test_a_connection_goes_on_where_another_was_cut(house: House) -> None:
+    async def story() -> list[Applied]:
+        first = await house.service().open(Open(), owner=OWNER)
+        answers = [await first.push(push, born_seconds=0.0) for push in PUSHES[:3]]
+        resume = Resume(session=first.ready.session, received=2)  # the third answer was lost on its way
+        second = await house.service().open(Open(resume=resume), owner=OWNER)
+        assert second.missed == (answers[2],)
+        assert second.ready.next_sequence == 3
+        return answers + [await second.push(push, born_seconds=0.0) for push in PUSHES[3:]]
+
+    expected, _ = run(whole(house.service()))
+    assert_same(labels(run(story())), labels(expected))
+
+
+def test_a_push_that_both_the_old_and_the_new_connection_apply_counts_once(house: House) -> None:
+    async def story() -> tuple[Applied, Applied, Applied]:
+        old = await house.service().open(Open(), owner=OWNER)
+        new = await house.service().open(Open(resume=Resume(session=old.ready.session)), owner=OWNER)
+        one, other = [await stream.push(PUSHES[0], born_seconds=0.0) for stream in (old, new)]
+        return one, other, await new.push(PUSHES[1], born_seconds=0.0)
+
+    one, other, after = run(story())
+    assert one == other
+    assert after.sequence == 1
+
+
+def test_the_old_connection_is_told_when_the_new_one_has_gone_on(house: House) -> None:
+    async def story() -> None:
+        old = await house.service().open(Open(), owner=OWNER)
+        new = await house.service().open(Open(resume=Resume(session=old.ready.session)), owner=OWNER)
+        for push in PUSHES[:2]:
+            await new.push(push, born_seconds=0.0)
+        await old.push(PUSHES[0], born_seconds=0.0)
+
+    with pytest.raises(SequenceConflict):
+        run(story())
+
+
+def test_a_token_goes_on_anywhere_with_nothing_kept(house: House) -> None:
+    async def story() -> list[Applied]:
+        stream = await house.service().open(Open(keep="client"), owner=OWNER)
+        answers = []
+        for push in PUSHES:
+            answers.append(await stream.push(push, born_seconds=0.0))
+            resume = Resume(token=answers[-1].resume_token)
+            stream = await house.service().open(Open(keep="client", resume=resume), owner=OWNER)
+        return answers
+
+    expected, _ = run(whole(house.service()))
+    assert_same(labels(run(story())), labels(expected))
+
+
+def test_a_token_keeps_the_options_of_its_stream(house: House) -> None:
+    async def story() -> StreamOptions:
+        asked = Open(keep="client", options=StreamOptions(rules=StreamRules(gap="refuse"), top_k=1))
+        stream = await house.service().open(asked, owner=OWNER)
+        applied = await stream.push(PUSHES[0], born_seconds=0.0)
+        resumed = Open(keep="client", resume=Resume(token=applied.resume_token))
+        return (await house.service().open(resumed, owner=OWNER)).options
+
+    assert run(story()) == StreamOptions(rules=StreamRules(gap="refuse"), top_k=1)
+
+
+@pytest.mark.parametrize(("keys", "owner"), [((bytes(32),), OWNER), ((KEY,), "somebody else")])
+def test_a_token_of_other_keys_or_of_another_caller_is_refused(
+    house: House, keys: tuple[bytes, ...], owner: str
+) -> None:
+    async def story() -> None:
+        stream = await house.service().open(Open(keep="client"), owner=OWNER)
+        token = (await stream.push(PUSHES[0], born_seconds=0.0)).resume_token
+        await house.service(keys=keys).open(Open(keep="client", resume=Resume(token=token)), owner=owner)
+
+    with pytest.raises(TokenError):
+        run(story())
+
+
+@pytest.mark.parametrize("keep", ["service", "client"])
+def test_a_stream_whose_model_was_replaced_names_both(house: House, tmp_path: Path, keep: str) -> None:
+    async def story(other: Live) -> None:
+        stream = await house.service().open(Open.model_validate({"keep": keep}), owner=OWNER)
+        applied = await stream.push(PUSHES[0], born_seconds=0.0)
+        resume = Resume(session=stream.ready.session, token=applied.resume_token)
+        await house.service(live=other).open(Open.model_validate({"keep": keep, "resume": resume}), owner=OWNER)
+
+    with toy_live(tmp_path / "other", seed=1) as other, pytest.raises(ModelReplaced) as refused:
+        run(story(other))
+    assert house.live.info.sha256[:12] in str(refused.value) and other.info.sha256[:12] in str(refused.value)
+
+
+def test_the_session_of_another_caller_is_not_even_there(house: House) -> None:
+    async def story() -> None:
+        session = await opened(house.service())
+        await house.service().standing(session, owner="somebody else")
+
+    with pytest.raises(SessionNotFound):
+        run(story())
+
+
+def test_an_ended_session_repeats_its_last_answer_and_takes_no_more(house: House) -> None:
+    async def story() -> tuple[Final, Final]:
+        service = house.service()
+        session = await opened(service)
+        await service.put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+        finals = await service.end(session, owner=OWNER), await service.end(session, owner=OWNER)
+        with pytest.raises(SessionEnded, match="the number of its last push was 0"):
+            await service.put(session, sequence=1, push=PUSHES[1], owner=OWNER)
+        assert (await service.standing(session, owner=OWNER)).ended
+        return finals
+
+    first, second = run(story())
+    assert first == second
+
+
+def test_the_last_answer_is_heard_by_a_connection_that_resumes(house: House) -> None:
+    async def story() -> None:
+        stream = await house.service().open(Open(), owner=OWNER)
+        await stream.push(PUSHES[0], born_seconds=0.0)
+        final = await stream.end(video=None, seen_until=None)
+        resumed = await house.service().open(Open(resume=Resume(session=stream.ready.session, received=1)), owner=OWNER)
+        assert resumed.missed == (final,)
+
+    run(story())
+
+
+def test_a_session_that_saw_nothing_cannot_end_but_be_forgotten(house: House) -> None:
+    async def story() -> None:
+        service = house.service()
+        session = await opened(service)
+        with pytest.raises(NothingSampled):
+            await service.end(session, owner=OWNER)
+        await service.forget(session, owner=OWNER)
+        with pytest.raises(SessionNotFound):
+            await service.standing(session, owner=OWNER)
+
+    run(story())
+
+
+def test_a_refused_push_leaves_the_session_as_it_was(house: House) -> None:
+    async def story() -> None:
+        service = house.service()
+        session = await opened(service, options={"rules": {"gap": "refuse"}})
+        await service.put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+        with pytest.raises(StreamRefused, match="gap"):
+            await service.put(session, sequence=1, push=pack_frames(toy_frames(1, first=900)), owner=OWNER)
+        await service.put(session, sequence=1, push=PUSHES[1], owner=OWNER)
+
+    run(story())
+
+
+def test_an_idle_session_expires(house: House) -> None:
+    async def story() -> None:
+        service = house.service(idle_seconds=0.2)
+        session = await opened(service)
+        await asyncio.sleep(0.3)
+        await service.put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+
+    with pytest.raises(SessionExpired):
+        run(story())
