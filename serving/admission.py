@@ -6,6 +6,7 @@ second one in its place would be one too many.
 
 import asyncio
 import contextvars
+import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,14 +86,7 @@ class Workers:
         is set in both cases, and the work goes on until it looks.
         """
         stop = threading.Event()
-
-        def job() -> T:
-            with holding:
-                return work(stop)
-
-        loop = asyncio.get_running_loop()
-        result = loop.run_in_executor(self._pool, contextvars.copy_context().run, job)
-        result.add_done_callback(lambda future: future.cancelled() or future.exception())  # may end unheard
+        result = self.begin(functools.partial(work, stop), holding=holding)
         watch = asyncio.ensure_future(gone)
         try:
             either: set[asyncio.Future[Any]] = {result, watch}
@@ -105,6 +99,18 @@ class Workers:
         finally:
             stop.set()
             watch.cancel()
+
+    def begin(self, work: Callable[[], T], *, holding: ExitStack) -> asyncio.Future[T]:
+        """`work()` in a thread, whether or not anybody waits for it; `holding` is closed when it has ended."""
+
+        def job() -> T:
+            with holding:
+                return work()
+
+        loop = asyncio.get_running_loop()
+        result = loop.run_in_executor(self._pool, contextvars.copy_context().run, job)
+        result.add_done_callback(lambda future: future.cancelled() or future.exception())  # may end unheard
+        return result
 
     @asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncIterator[None]:

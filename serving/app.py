@@ -8,6 +8,7 @@ arguments. A replica computes with as many threads as it is given CPUs (Ray sets
 """
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -22,8 +23,15 @@ from ray.serve import metrics
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
-from serving.web import PositiveSeconds, WebSettings, create_control_app, create_service_app
-from vidseq.config import Config, Limits
+from serving.decoding import decode
+from serving.sealing import Tokens, load_keys
+from serving.sessions import Sessions, SessionSettings
+from serving.store import open_store
+from serving.web import WebSettings, create_control_app, create_service_app
+from vidseq.config import Config, Limits, PositiveSeconds
+from vidseq.errors import OptionError
+from vidseq.live import Live
+from vidseq.messages import Applied
 from vidseq.schemas import Prediction
 
 SERVICE, CONTROL = "service", "control"  # the applications' names
@@ -35,14 +43,22 @@ LATENCIES_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
+STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environment of every node; both are secrets
+
+
 class ServiceArgs(Config):
-    """What a Serve config file says under `args` of the service. `model` is a folder on every node."""
+    """What a Serve config file says under `args` of the service. `model` is a folder on every node.
+
+    Where sessions are kept (serving.store) and the keys that seal them (serving.sealing) are told by the environment,
+    as VIDSEQ_SESSION_STORE and VIDSEQ_SESSION_KEYS: a config file is shown by Ray's dashboard.
+    """
 
     model: str
     name: str | None = None
     device: str = "cpu"
     limits: Limits = Limits()
     web: WebSettings = WebSettings()
+    sessions: SessionSettings = SessionSettings()
 
 
 class ControlArgs(Config):
@@ -64,6 +80,10 @@ class Figures:
         )
         self._frames = metrics.Counter("vidseq_frames_labelled", "Frames that the model has seen.")
         self._decoded = metrics.Counter("vidseq_frames_decoded", "Frames decoded.")
+        self._dropped = metrics.Counter("vidseq_frames_dropped", "Frames of streams that were left out.")
+        self._push_seconds = metrics.Histogram(
+            "vidseq_push_seconds", "From a push of a stream to its labels.", LATENCIES_SECONDS
+        )
         self._queued = metrics.Histogram(
             "vidseq_queued_seconds", "A video's wait for places in batches.", LATENCIES_SECONDS
         )
@@ -73,6 +93,15 @@ class Figures:
         path = f"{ROUTE_PREFIX}{route}" if route else "none"
         self._requests.inc(tags={"route": path, "status": str(status)})
         self._seconds.observe(max(seconds, 1e-6), tags={"route": path})
+
+    def pushed(self, applied: Applied, *, seconds: float) -> None:
+        """The PushObserver of serving.web."""
+        if applied.labels:
+            self._frames.inc(len(applied.labels))
+        self._push_seconds.observe(max(seconds, 1e-6))
+        dropped = sum(notice.num_frames for notice in applied.notices if notice.effect == "dropped")
+        if dropped:
+            self._dropped.inc(dropped)
 
     def labelled(self, prediction: Prediction) -> None:
         self._frames.inc(prediction.sampled.num_frames)
@@ -90,14 +119,19 @@ class Service:
         self._figures = Figures()
         self._labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
         self._labeller.answer_canary()
+        live = self._labeller.live
+        self._sessions = None if live is None else open_sessions(live, self._args.sessions)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor, in the loop that will run the application."""
         return create_service_app(
             classify=self._classify,
             models=lambda: self._labeller.models,
+            sessions=self._sessions,
+            decode=functools.partial(decode, picture=self._labeller.picture, limits=self._args.limits),
             settings=self._args.web,
             observe=self._figures.answered,
+            observe_push=self._figures.pushed,
             prefix="",  # Serve has taken /v1 off
         )
 
@@ -145,6 +179,22 @@ class Control:
         return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
 
 
+def open_sessions(live: Live, settings: SessionSettings) -> Sessions:
+    """Sessions as the environment of this node says.
+
+    Raises:
+        OptionError: it says nothing or something wrong, or names one machine's file for a cluster of several.
+    """
+    url, keys = (os.environ.get(name, "") for name in (STORE, KEYS))
+    if not url or not keys:
+        raise OptionError(f"{STORE} and {KEYS} are needed in the environment of every node: see deploy/")
+    if url.startswith("sqlite") and sum(node["Alive"] for node in ray.nodes()) > 1:
+        raise OptionError(f"{STORE} is a file of one machine, and this cluster has several: name a Redis")
+    sealing = load_keys(keys)
+    store = open_store(url, lifetimes=settings.lifetimes, keys=sealing)
+    return Sessions(live, store=store, tokens=Tokens(sealing), settings=settings)
+
+
 def build_service(args: ServiceArgs) -> serve.Application:
     """The application that takes bodies: route_prefix /v1."""
     return _service(args, num_cpus=1).bind(args)
@@ -155,11 +205,11 @@ def build_control(args: ControlArgs) -> serve.Application:
     return _deployment(Control, num_cpus=0, num_gpus=0).bind(args)
 
 
-def _service(args: ServiceArgs, *, num_cpus: int) -> serve.Deployment:
+def _service(args: ServiceArgs, *, num_cpus: float) -> serve.Deployment:
     return _deployment(Service, num_cpus=num_cpus, num_gpus=1 if args.device.startswith("cuda") else 0)
 
 
-def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment:
+def _deployment(kind: type, *, num_cpus: float, num_gpus: int) -> serve.Deployment:
     """What a Serve config file does not say otherwise."""
     wrap: Callable[[type], serve.Deployment] = serve.deployment(
         name=kind.__name__,
@@ -170,8 +220,11 @@ def _deployment(kind: type, *, num_cpus: int, num_gpus: int) -> serve.Deployment
     return wrap(serve.ingress()(kind))
 
 
-def start(args: ServiceArgs, *, host: str, port: int, temp_dir: Path) -> None:
-    """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun."""
+def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_dir: Path) -> None:
+    """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun.
+
+    The machine's CPUs are shared out among `num_replicas` of the service.
+    """
     num_cpus = os.cpu_count() or 1
     ray.init(
         address="local",
@@ -188,7 +241,8 @@ def start(args: ServiceArgs, *, host: str, port: int, temp_dir: Path) -> None:
         http_options={"host": host, "port": port, "request_timeout_s": web_seconds + LAST_RESORT_SECONDS},
         logging_config=QUIET,
     )
-    service = _service(args, num_cpus=num_cpus).bind(args)
+    share = num_cpus / num_replicas
+    service = _service(args, num_cpus=share if share < 1 else int(share)).options(num_replicas=num_replicas).bind(args)
     control = build_control(ControlArgs(web=args.web))
     serve.run_many(
         [serve.RunTarget(control, CONTROL, "/", QUIET), serve.RunTarget(service, SERVICE, ROUTE_PREFIX, QUIET)]

@@ -3,14 +3,14 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import BinaryIO
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from serving.form import FILE_FIELD, FileField
-from serving.problems import BodyTimeout, MalformedBody, UnsupportedMediaType
+from serving.problems import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedMediaType
 from vidseq.errors import EmptyVideo, TooManyBytes
 
 MAX_FORM_BYTES = 64 * 1024  # what a multipart body may hold besides its file
@@ -33,20 +33,68 @@ async def receive_video(
     num_bytes = 0
     try:
         form = None if boundary is None else FileField(boundary, spool.write)
-        async with asyncio.timeout(timeout_seconds):
-            async for piece in request.stream():
-                num_bytes += len(piece)
-                _refuse_over(num_bytes, max_body_bytes)
-                (form or spool).write(piece)
+
+        def keep(piece: bytes) -> None:
+            nonlocal num_bytes
+            num_bytes += len(piece)
+            _refuse_over(num_bytes, max_body_bytes)
+            (form or spool).write(piece)
+
+        await _receive(request, keep, timeout_seconds=timeout_seconds)
         if form is not None:
             form.finish()
         return spool.sealed()
-    except TimeoutError as error:
-        spool.close()
-        raise BodyTimeout(f"only {num_bytes:,} bytes came within {timeout_seconds:g} seconds") from error
     except BaseException:
         spool.close()
         raise
+
+
+async def receive_bytes(
+    request: Request,
+    types: Collection[str],
+    *,
+    max_bytes: int,
+    timeout_seconds: float,
+    hold: Callable[[int], None] = lambda num_bytes: None,
+) -> bytes:
+    """A small body, of one of these media types.
+
+    Errors: UnsupportedMediaType, MalformedBody, BodyTimeout, BodyTooLarge; starlette's ClientDisconnect.
+    """
+    if media_type(request) not in types:
+        raise UnsupportedMediaType(f"the body has Content-Type {media_type(request)[:50]!r}; send {' or '.join(types)}")
+    held = bytearray()
+
+    def keep(piece: bytes) -> None:
+        hold(len(piece))
+        if len(held) + len(piece) > max_bytes:
+            raise BodyTooLarge(f"the body has more than {max_bytes:,} bytes, which is the most")
+        held.extend(piece)
+
+    if _declared_bytes(request) > max_bytes:
+        raise BodyTooLarge(f"the body has {_declared_bytes(request):,} bytes; at most {max_bytes:,} are allowed")
+    await _receive(request, keep, timeout_seconds=timeout_seconds)
+    return bytes(held)
+
+
+def media_type(request: Request) -> str:
+    """What a body says that it is; refuses one that is compressed."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"the body has Content-Encoding {encoding[:50]!r}; send it as it is")
+    kind, _ = parse_options_header(request.headers.get("content-type"))
+    return kind.decode("latin-1")
+
+
+async def _receive(request: Request, keep: Callable[[bytes], None], *, timeout_seconds: float) -> None:
+    num_bytes = 0
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for piece in request.stream():
+                num_bytes += len(piece)
+                keep(piece)
+    except TimeoutError as error:
+        raise BodyTimeout(f"only {num_bytes:,} bytes came within {timeout_seconds:g} seconds") from error
 
 
 class _Spool:
@@ -78,16 +126,14 @@ class _Spool:
 
 def _boundary(request: Request) -> bytes | None:
     """The boundary of a multipart body, None for a raw one."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"the body has Content-Encoding {encoding[:50]!r}; send the video as it is")
-    kind, parameters = parse_options_header(request.headers.get("content-type"))
-    if kind == b"multipart/form-data":
+    kind = media_type(request)
+    if kind == "multipart/form-data":
+        _, parameters = parse_options_header(request.headers.get("content-type"))
         return parameters.get(b"boundary", b"")
-    if kind.startswith(b"video/") or kind == b"application/octet-stream":
+    if kind.startswith("video/") or kind == "application/octet-stream":
         return None
     raise UnsupportedMediaType(
-        f"the body has Content-Type {kind.decode('latin-1')[:50]!r}; send a video as video/* or "
+        f"the body has Content-Type {kind[:50]!r}; send a video as video/* or "
         f"application/octet-stream, or as the field {FILE_FIELD!r} of multipart/form-data"
     )
 

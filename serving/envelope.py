@@ -1,5 +1,7 @@
 """What goes around every answer: its request id, its count, a problem when the code broke. Knows no routes.
 
+A WebSocket is one request: it gets an id, and is counted when it is over.
+
 An answer may be ready before the request's body has been read: too large, too many, no such path. Closing the
 connection then would destroy the answer on its way to a client that is still sending (the kernel answers unread
 bytes with a reset). So the answer is sent, what still comes is thrown away for a moment, and only then the
@@ -31,7 +33,8 @@ class Observer(Protocol):
     """Told of every request when it is over: the seam for counters and histograms.
 
     `route` is the path as it was declared (`/v1/classify`), `method` one that HTTP knows; "" for anything else. Both
-    are safe as a metric's tags: no client can make up new ones.
+    are safe as a metric's tags: no client can make up new ones. The status of a WebSocket is the code with which it was
+    closed, its method "".
     """
 
     def __call__(self, *, route: str, method: str, status: int, seconds: float) -> None: ...
@@ -45,18 +48,22 @@ class Envelope:
         self.observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        exchange = _Exchange(scope, receive, send)
+        exchange = (_Exchange if scope["type"] == "http" else _Conversation)(scope, receive, send)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
         try:
-            await self._guarded(scope, exchange)
+            if isinstance(exchange, _Exchange):
+                await self._guarded(scope, exchange)
+            else:
+                await self.app(scope, receive, exchange.send)
         finally:
             if self.observe is not None:
                 route = getattr(scope.get("route"), "path", "")
-                method = scope["method"] if scope["method"] in HTTPMethod.__members__ else ""
+                method = scope.get("method", "")
+                method = method if method in HTTPMethod.__members__ else ""
                 seconds = time.perf_counter() - start
                 self.observe(route=route, method=method, status=exchange.status, seconds=seconds)
 
@@ -71,6 +78,23 @@ class Envelope:
                 raise  # the server cuts the connection: half an answer must not look like a whole one
             crash = problems.response(problems.of_crash(exchange.request_id))
             await crash(scope, exchange.receive, exchange.send)
+
+
+class _Conversation:
+    """One WebSocket."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        self.status = CLIENT_WENT
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            message.setdefault("headers", [])
+            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+        elif message["type"] == "websocket.close":
+            self.status = message["code"]
+        await self._send(message)
 
 
 class _Exchange:

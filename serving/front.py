@@ -1,7 +1,8 @@
 """What goes around Ray Serve's own proxy: its plain-text errors become problems, its request ids safe. Knows no routes.
 
-When no replica can answer, or one has died while it did, the proxy answers by itself, in plain text. It takes this
-layer from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:layers in the environment of Ray's nodes.
+When no replica can answer, or one has died while it did, the proxy answers by itself, in plain text; a WebSocket it
+drops without a word. It takes this layer from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:layers in the
+environment of Ray's nodes.
 """
 
 import logging
@@ -12,12 +13,18 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
+from serving.accept import lines_wanted
 from serving.envelope import SAFE_REQUEST_ID
+from vidseq.messages import Failed
+from vidseq.schemas import Problem
 
 logger = logging.getLogger(__name__)
 
 SERVES_OWN = "/-/"  # /-/healthz, which load balancers ask
 RETRY_AFTER_SECONDS = "1"
+TIME_LIMIT = "x-request-timeout-seconds"
+# With these Serve lets any client overrule how long it may take, and whether anybody notices that it has gone.
+OVERRULING = (TIME_LIMIT, "x-request-disconnect-disabled")
 # What Serve answers -> what we do. Its 500 is a replica that has gone: our own mistakes come as problems.
 ANSWERS = {
     404: (404, "Nothing is deployed here yet."),
@@ -39,13 +46,16 @@ class Front:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(SERVES_OWN):
+        if scope["type"] == "lifespan" or scope["path"].startswith(SERVES_OWN):
             await self.app(scope, receive, send)
             return
-        headers = MutableHeaders(scope=scope)
-        asked = headers.get("x-request-id", "")
-        request_id = asked if SAFE_REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
-        headers["X-Request-ID"] = request_id  # Serve writes it into its logs as it is
+        request_id = _cleaned(scope)
+        if scope["type"] == "websocket":
+            await self._converse(scope, receive, send, request_id)
+        else:
+            await self._answer(scope, receive, send, request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = False
         plain_status = 500  # where Serve says nothing at all
 
@@ -66,13 +76,62 @@ class Front:
                 raise  # the server cuts the connection: half an answer must not look like a whole one
             logger.exception("request %s: Serve's proxy failed", request_id)
         if not started:
-            await _as_problem(plain_status, request_id)(scope, receive, send)
+            await _as_response(_problem(plain_status, request_id))(scope, receive, send)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        accepted = over = False
+        plain_status = 500
+
+        async def watch() -> Message:
+            nonlocal over
+            message = await receive()
+            over = over or message["type"] == "websocket.disconnect"
+            return message
+
+        async def relay(message: Message) -> None:
+            nonlocal accepted, over, plain_status
+            if message["type"] == "http.response.start":  # Serve's own words, which no WebSocket can say
+                plain_status = message["status"]
+            if message["type"].startswith("http."):
+                return
+            accepted = accepted or message["type"] == "websocket.accept"
+            over = over or message["type"] in ("websocket.close", "websocket.http.response.start")
+            await send(message)
+
+        try:
+            await self.app(scope, watch, relay)
+        except Exception:
+            logger.exception("request %s: Serve's proxy failed", request_id)
+        if over:
+            return
+        if not accepted:
+            await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
+        problem = _problem(plain_status, request_id)
+        await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
+        await send({"type": "websocket.close", "code": problems.CLOSE_CODES + problem.status, "reason": problem.type})
 
 
-def _as_problem(plain_status: int, request_id: str) -> ASGIApp:
+def _cleaned(scope: Scope) -> str:
+    """The request's id, which is safe from here on; and no header left with which a client could steer Serve."""
+    headers = MutableHeaders(scope=scope)
+    for name in OVERRULING:
+        del headers[name]
+    # A stream lasts for as long as it lasts: what holds for it are the limits of serving.streams and serving.lines.
+    if scope["type"] == "websocket" or lines_wanted(headers.get("accept", "")):
+        headers[TIME_LIMIT] = "0"
+    asked = headers.get("x-request-id", "")
+    request_id = asked if SAFE_REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+    headers["X-Request-ID"] = request_id  # Serve writes it into its logs as it is
+    return request_id
+
+
+def _problem(plain_status: int, request_id: str) -> Problem:
     status, detail = ANSWERS.get(plain_status, (plain_status, "Ray Serve says no more."))
-    problem = problems.of_status(status, detail, request_id)
-    headers = {"X-Request-ID": request_id}
+    return problems.of_status(status, detail, request_id)
+
+
+def _as_response(problem: Problem) -> ASGIApp:
+    headers = {"X-Request-ID": problem.request_id}
     if problem.retryable:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
     return problems.response(problem, headers)

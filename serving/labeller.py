@@ -1,11 +1,14 @@
-"""One loaded model that answers many requests at once. Knows neither HTTP nor Ray.
+"""One loaded model that answers many requests and streams at once. Knows neither HTTP nor Ray.
 
-request threads: decode, sample  --chunks-->  one engine thread: batches  --scores-->  request threads: Prediction
+request threads: decode, sample   --chunks-->                                          --> Prediction
+                                               one engine thread: batches  --scores-->
+streams: pictures decoded in threads  ----->                                           --> Applied
 """
 
 import math
+import os
 import threading
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
@@ -14,19 +17,17 @@ from vidseq.checkpoint import load_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.config import Limits
 from vidseq.engine import Done, Engine, Work
+from vidseq.errors import OfflineOnly
+from vidseq.live import Live
 from vidseq.schemas import Models, Prediction
 
 CANARY = resources.files("serving") / "canary.mp4"  # one second: a bright disc crosses a dark field
 
 
-class _Engine(Engine):
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-
 class Labeller:
     """A checkpoint and the engine that computes for all requests. `classify` is the `Classify` of serving.web.
+
+    `live` labels streams with the same engine; None where the model cannot stream.
 
     Args:
         model: the folder of a checkpoint.
@@ -41,8 +42,11 @@ class Labeller:
     def __init__(self, model: Path, *, name: str | None, device: str, limits: Limits) -> None:
         self._checkpoint = load_checkpoint(model, name=name)
         self._limits = limits
-        self._engine = _Engine(self._checkpoint.model.to(device))
+        self._engine = Engine(self._checkpoint.model.to(device))
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures")
         self.models = Models(models=(self._checkpoint.info,))
+        self.picture = self._checkpoint.config.picture
+        self.live = self._live()
 
     def classify(
         self,
@@ -85,3 +89,10 @@ class Labeller:
     def close(self) -> None:
         """Finish what was begun, then stop the engine."""
         self._engine.close()
+        self._decoders.shutdown()
+
+    def _live(self) -> Live | None:
+        try:
+            return Live(self._checkpoint, advance=self._engine.advance, decoders=self._decoders, limits=self._limits)
+        except OfflineOnly:
+            return None

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving.children import none_left_over
+from serving.sealing import load_keys, new_key
+from serving.store import Lifetimes, open_store
 from vidseq.errors import CheckpointError, InputError, OptionError
 
 READY_TIMEOUT_SECONDS = 60.0
@@ -38,29 +40,35 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     device: str = "cpu",
+    num_replicas: int = 1,
+    store: str | None = None,
+    keys: Path | None = None,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
 
     `announce` is called with one line once the service answers. To be called in the main thread of a process that has
-    not imported Ray.
+    not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `keys`; without
+    them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service.
 
     Raises:
-        OptionError: the address cannot be listened on, or the device cannot be used.
+        OptionError: the address cannot be listened on, or the device, the store or the keys cannot be used.
         CheckpointError: `model` is not a folder with a model that can be used.
     """
     assert "ray" not in sys.modules, "Ray reads its environment when it is imported"
     refuse_taken(host, port)
+    if num_replicas < 1:
+        raise OptionError(f"--replicas: {num_replicas}; at least 1 is needed")
     folder = Path(model).resolve()
     with _signals_put_back(), _scratch_folder() as scratch, none_left_over():
-        os.environ.update(_environment(scratch))
+        os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=keys))
         outcome = begin_check(folder, device=device)
         from serving import app  # reads the environment above, and takes a while as the child does
 
         outcome()
         args = app.ServiceArgs(model=str(folder), device=device)
         try:
-            app.start(args, host=host, port=port, temp_dir=Path(scratch))
+            app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))
             url = await_ready(host, port, timeout_seconds=READY_TIMEOUT_SECONDS)
             announce(f"ready on {url} (docs at /docs)")
             _wait_for_signal()
@@ -140,7 +148,24 @@ def _environment(scratch: str) -> dict[str, str]:
         "RAY_worker_niceness": "0",  # Ray's own is 15: everything else on the machine would come before the service
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
+        # glibc gives a CNN's activations back to the system after each batch and asks for them again: a quarter of the
+        # encoder's time on a CPU went into page faults.
+        "MALLOC_MMAP_THRESHOLD_": "1000000000",
+        "MALLOC_TRIM_THRESHOLD_": "1000000000",
     }
+
+
+def _session_environment(scratch: str, *, store: str | None, keys: Path | None) -> dict[str, str]:
+    """Where replicas keep sessions, and with which keys. What is wrong with either is said before anything starts."""
+    url = store or f"sqlite:///{scratch}/sessions.db"
+    words = new_key() if keys is None else _read_keys(keys)
+    open_store(url, lifetimes=Lifetimes(), keys=load_keys(words)).close()
+    return {"VIDSEQ_SESSION_STORE": url, "VIDSEQ_SESSION_KEYS": words}
+
+
+def _read_keys(path: Path) -> str:
+    load_keys(path)  # says what is wrong with it
+    return path.read_text()
 
 
 def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":

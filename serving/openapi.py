@@ -3,8 +3,12 @@
 import http
 from typing import Any
 
+from pydantic import BaseModel
+
+from serving.accept import LINES_TYPE
 from serving.form import FILE_FIELD
 from serving.problems import MEDIA_TYPE
+from vidseq.messages import FRAMES_TYPE
 from vidseq.schemas import Problem
 
 Docs = dict[str, Any]
@@ -21,6 +25,26 @@ VIDEO_BODY: Docs = {
         },
     },
 }
+LINES: Docs = {
+    "content": {
+        LINES_TYPE: {
+            "schema": {
+                "type": "string",
+                "description": "With Accept: application/x-ndjson, labels as they are made. Each line is a message: "
+                "`applied` for each piece of the video, then `final`, or `failed` with a problem.",
+            }
+        }
+    }
+}
+PUSH_BODY: Docs = {
+    "required": True,
+    "description": "Frames, each a line of JSON and its bytes (see docs/streaming.md); or one image, with ?seconds=.",
+    "content": {name: {"schema": BINARY} for name in (FRAMES_TYPE, "image/jpeg", "image/png", "image/webp")},
+}
+DESCRIPTION = """
+`WS /v1/streams` labels a stream while it is being sent: pictures with their times, or the bytes of a video.
+OpenAPI cannot describe a WebSocket: its messages, closing codes and the way to resume are in `docs/streaming.md`.
+"""
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PROMETHEUS_TEXT: Docs = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -29,6 +53,27 @@ def problem_responses(*statuses: int) -> dict[int | str, Docs]:
     """The `responses` of a route that may answer with these problems."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def json_body(model: type[BaseModel]) -> Docs:
+    """A body that is read by hand, because its size is bounded before it is parsed."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"required": True, "content": {"application/json": {"schema": _inlined(schema)}}}
+
+
+def _inlined(schema: Docs) -> Docs:
+    """Without references, for FastAPI collects only those of models that routes return."""
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        name = str(node.get("$ref", "")).rpartition("/")[2]
+        return resolve(definitions[name]) if name else {key: resolve(value) for key, value in node.items()}
+
+    return dict(resolve(schema))
 
 
 def with_problem_schema(document: Docs) -> Docs:

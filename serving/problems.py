@@ -9,7 +9,24 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from vidseq.errors import ModelNotFound, OptionError, TooManyBytes, VideoError, VidseqError
+from serving.store import StoreDown
+from vidseq.errors import (
+    ModelNotFound,
+    ModelReplaced,
+    OptionError,
+    PushMismatch,
+    SequenceConflict,
+    SessionEnded,
+    SessionError,
+    SessionExpired,
+    SessionNotFound,
+    StateError,
+    TooManyBytes,
+    TooManySessions,
+    VideoError,
+    VidseqError,
+)
+from vidseq.messages import Failed
 from vidseq.schemas import Problem
 
 logger = logging.getLogger(__name__)
@@ -25,8 +42,30 @@ class MalformedBody(VidseqError):
     code = "request/malformed-body"
 
 
+class BodyTooLarge(VidseqError):
+    """What is no video, but has a limit."""
+
+    code = "request/body-too-large"
+
+
 class BodyTimeout(VidseqError):
     code = "request/body-timeout"
+
+
+class ForeignOrigin(VidseqError):
+    code = "request/foreign-origin"
+
+
+class StreamIdle(VidseqError):
+    """Nothing comes on an open connection."""
+
+    code = "stream/idle"
+
+
+class WindowExceeded(VidseqError):
+    """A client does not wait for answers."""
+
+    code = "stream/window"
 
 
 class Busy(VidseqError):
@@ -50,16 +89,31 @@ class AnswerTimeout(VidseqError):
 # The most special class counts. What is not here is our own mistake: 500, logged, and not told to the caller.
 TABLE: dict[type[VidseqError], tuple[int, str]] = {
     MalformedBody: (400, "The body cannot be read"),
+    ForeignOrigin: (403, "The page is of another origin"),
     ModelNotFound: (404, "No such model"),
+    SessionNotFound: (404, "No such session"),
     BodyTimeout: (408, "The body came too slowly"),
+    StreamIdle: (408, "The stream was idle"),
+    SequenceConflict: (409, "Another push is due"),
+    PushMismatch: (409, "The push was another one"),
+    SessionEnded: (409, "The session has ended"),
+    ModelReplaced: (409, "The model was replaced"),
+    SessionExpired: (410, "The session has expired"),
     TooManyBytes: (413, "The body is too large"),
+    BodyTooLarge: (413, "The body is too large"),
     UnsupportedMediaType: (415, "The body is of another type"),
     OptionError: (422, "An option is wrong"),
     VideoError: (422, "The video cannot be labelled"),
+    StateError: (422, "The model cannot go on from here"),
+    SessionError: (422, "The session cannot go on"),
     Busy: (429, "The service is full"),
+    TooManySessions: (429, "Too many sessions are open"),
+    WindowExceeded: (429, "Too much came at once"),
     NotReady: (503, "The service is not ready"),
+    StoreDown: (503, "Sessions cannot be kept now"),
     AnswerTimeout: (504, "The answer took too long"),
 }
+CLOSE_CODES = 4000  # of a WebSocket, plus a status: these thousands are an application's own
 RETRYABLE = frozenset({408, 429, 503, 504})
 
 
@@ -68,7 +122,10 @@ def of_error(error: VidseqError, request_id: str) -> Problem | None:
     for kind in type(error).__mro__:
         if kind in TABLE:
             status, title = TABLE[kind]
-            return _problem(status, type=error.code, title=title, detail=str(error), request_id=request_id)
+            problem = _problem(status, type=error.code, title=title, detail=str(error), request_id=request_id)
+            if isinstance(error, SequenceConflict):
+                problem = problem.model_copy(update={"expected_sequence": error.expected})
+            return problem
     return None
 
 
@@ -84,8 +141,21 @@ def of_crash(request_id: str) -> Problem:
     return of_status(500, "Something went wrong here. The service's log knows more.", request_id)
 
 
+def failed(error: Exception, request_id: str) -> Failed:
+    """The last message of an answer that has begun: any error as a problem, and logged as it would be for a request."""
+    problem = of_error(error, request_id) if isinstance(error, VidseqError) else None
+    if problem is None:
+        logger.error("request %s: unexpected error", request_id, exc_info=error)
+        problem = of_crash(request_id)
+    else:
+        logger.info("request %s: %s: %s", request_id, problem.type, problem.detail)
+    return Failed(problem=problem)
+
+
 def response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    return Response(problem.model_dump_json(), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    return Response(
+        problem.model_dump_json(exclude_none=True), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
 
 
 def install(app: FastAPI) -> None:

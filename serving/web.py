@@ -1,59 +1,38 @@
-"""The routes of vidseq over HTTP, made from plain callables. Knows neither Ray nor torch nor how a video is read.
+"""The routes of vidseq over HTTP, made from plain parts. Knows neither Ray nor torch nor how a video is read.
 
-classify, models  ->  service_router   POST /v1/classify   GET /v1/models          behind uploads
-ready, metrics    ->  control_router   GET /livez /readyz /metrics                 never behind one
-                      create_app has both, create_service_app and create_control_app one each
+classify, models   -> service_router   POST /v1/classify   GET /v1/models             behind uploads
+sessions, decode   ->                  WS /v1/streams      /v1/sessions/...           streams.py, session_routes.py
+ready, metrics     -> control_router   GET /livez /readyz /metrics                    never behind one
+                      create_app has all, create_service_app and create_control_app their part
 """
 
 import functools
-import threading
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Annotated, Any, BinaryIO, Protocol, Self
+from typing import Any, Self
 
-from fastapi import APIRouter, FastAPI, Query, Request
-from pydantic import Field, model_validator
+from fastapi import APIRouter, FastAPI
+from pydantic import model_validator
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serving import openapi, problems
 from serving.admission import Admission, Workers
-from serving.body import receive_video
 from serving.envelope import Envelope, Observer
+from serving.parts import Classify, Decode, PushObserver, Sessions, unobserved
+from serving.session_routes import session_router
+from serving.streams import Streams, StreamSettings
+from serving.videos import Videos
 from vidseq import __version__
-from vidseq.config import Config, PositiveInt, Seconds
-from vidseq.errors import ModelNotFound
-from vidseq.schemas import Models, Prediction
-
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Classify(Protocol):
-    """What labels a video. It blocks and is called in threads, up to `max_concurrent` at once.
-
-    `video` is a sealed memfd at its start; it is closed when the call ends. `model` is None or one of the names
-    that `models` told. `stop` is set when nobody waits for the answer any more: look at it now and then, for a place
-    is held until the call ends.
-
-    Errors: the VideoErrors and OptionError of vidseq.errors are the caller's, all else is a 500.
-    """
-
-    def __call__(
-        self,
-        video: BinaryIO,
-        *,
-        start_seconds: float,
-        end_seconds: float | None,
-        top_k: int,
-        model: str | None,
-        stop: threading.Event,
-    ) -> Prediction: ...
+from vidseq.config import Config, PositiveInt, PositiveSeconds
+from vidseq.schemas import Models
 
 
 class WebSettings(Config):
-    """What requests may cost. `max_held_bytes` bounds the memory that all bodies take together.
+    """What requests may cost: so many videos at a time, and as many pushes. `max_held_bytes` is what the bodies of each
+    kind may take together.
 
-    `body_timeout_seconds` runs from the headers to the last byte, `request_timeout_seconds` from there to the answer.
+    `body_timeout_seconds` runs from the headers to the last byte, `request_timeout_seconds` from there to the answer;
+    of an answer in lines, from each line to the next.
     """
 
     max_body_bytes: PositiveInt = 512 * 2**20
@@ -63,6 +42,7 @@ class WebSettings(Config):
     request_timeout_seconds: PositiveSeconds = 120.0
     retry_after_seconds: PositiveSeconds = 1.0
     docs: bool = True
+    streams: StreamSettings = StreamSettings()
 
     @model_validator(mode="after")
     def _one_body_fits(self) -> Self:
@@ -71,42 +51,32 @@ class WebSettings(Config):
         return self
 
 
-class ClassifyOptions(Config):
-    """The query of POST /v1/classify."""
-
-    start: Seconds = Field(default=0.0, description="where to begin, in seconds of the video's own time")
-    end: Seconds | None = Field(default=None, description="where to stop; the end of the video if left out")
-    top_k: int = Field(default=5, ge=1, le=100, description="how many actions to name")
-    frames: bool = Field(default=True, description="answer with the label of each sampled frame")
-    segments: bool = Field(default=True, description="answer with the segments of one label")
-    model: str | None = Field(default=None, max_length=200, description="a name from /v1/models; the first if left out")
-
-    @model_validator(mode="after")
-    def _interval(self) -> Self:
-        if self.end is not None and self.end <= self.start:
-            raise ValueError(f"end {self.end} is not after start {self.start}")
-        return self
-
-    def asked_for(self, prediction: Prediction) -> Prediction:
-        unasked = {name: () for name in ("frames", "segments") if not getattr(self, name)}
-        return prediction.model_copy(update=unasked)
-
-
 def create_app(
     *,
     classify: Classify,
     models: Callable[[], Models],
+    sessions: Sessions | None,
+    decode: Decode,
     ready: Callable[[], str | None],
     metrics: Callable[[], bytes] | None,
     settings: WebSettings,
     observe: Observer | None = None,
+    observe_push: PushObserver = unobserved,
 ) -> FastAPI:
     """Everything in one application.
 
-    `models` answers from memory. `ready` gives None, or the reason why not; it and `metrics` (Prometheus' text format;
-    None where it is exported elsewhere) may block for a moment. `observe` is told of every request when it is over.
+    `models` answers from memory. `sessions` is None where the model cannot stream. `ready` gives None, or the reason
+    why not; it and `metrics` (Prometheus' text format; None where it is exported elsewhere) may block for a moment.
+    `observe` is told of every request when it is over, `observe_push` of every push of a stream.
     """
-    service = service_router(classify=classify, models=models, settings=settings)
+    service = service_router(
+        classify=classify,
+        models=models,
+        sessions=sessions,
+        decode=decode,
+        settings=settings,
+        observe_push=observe_push,
+    )
     return _assembled(service, control_router(ready=ready, metrics=metrics), settings=settings, observe=observe)
 
 
@@ -114,12 +84,23 @@ def create_service_app(
     *,
     classify: Classify,
     models: Callable[[], Models],
+    sessions: Sessions | None,
+    decode: Decode,
     settings: WebSettings,
     observe: Observer | None = None,
+    observe_push: PushObserver = unobserved,
     prefix: str = "/v1",
 ) -> FastAPI:
-    """What takes bodies. `prefix` is "" where the server in front has taken it off."""
-    service = service_router(classify=classify, models=models, settings=settings, prefix=prefix)
+    """What takes bodies and streams. `prefix` is "" where the server in front has taken it off."""
+    service = service_router(
+        classify=classify,
+        models=models,
+        sessions=sessions,
+        decode=decode,
+        settings=settings,
+        observe_push=observe_push,
+        prefix=prefix,
+    )
     return _assembled(service, settings=settings, observe=observe)
 
 
@@ -135,45 +116,58 @@ def create_control_app(
 
 
 def service_router(
-    *, classify: Classify, models: Callable[[], Models], settings: WebSettings, prefix: str = "/v1"
+    *,
+    classify: Classify,
+    models: Callable[[], Models],
+    sessions: Sessions | None,
+    decode: Decode,
+    settings: WebSettings,
+    observe_push: PushObserver,
+    prefix: str = "/v1",
 ) -> APIRouter:
-    admission = Admission(
-        max_requests=settings.max_concurrent,
-        max_bytes=settings.max_held_bytes,
-        retry_after_seconds=settings.retry_after_seconds,
-    )
+    def places() -> Admission:
+        return Admission(
+            max_requests=settings.max_concurrent,
+            max_bytes=settings.max_held_bytes,
+            retry_after_seconds=settings.retry_after_seconds,
+        )
+
+    admission = places()
     workers = Workers(settings.max_concurrent)
-    router = APIRouter(prefix=prefix, tags=["service"], lifespan=workers.lifespan)
-
-    @router.post(
-        "/classify",
-        response_model=Prediction,
-        responses=openapi.problem_responses(400, 404, 408, 413, 415, 422, 429, 500, 504),
-        openapi_extra={"requestBody": openapi.VIDEO_BODY},
+    router = APIRouter(prefix=prefix, lifespan=workers.lifespan)
+    videos = Videos(
+        classify,
+        models=models,
+        sessions=sessions,
+        decode=decode,
+        admission=admission,
+        workers=workers,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_seconds=settings.body_timeout_seconds,
+        answer_timeout_seconds=settings.request_timeout_seconds,
+        observe_push=observe_push,
     )
-    async def classify_video(request: Request, options: Annotated[ClassifyOptions, Query()]) -> Response:
-        """Label one video: its action, the label of each sampled frame, and segments in time."""
-        _refuse_unknown(options.model, models())
-        with ExitStack() as holding:
-            hold = holding.enter_context(admission.place())
-            received = await receive_video(
-                request, max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds, hold=hold
-            )
-            video = holding.enter_context(received)
-            work = functools.partial(_classified, classify, video, options)
-            answer = await workers.run(
-                work,
-                holding=holding.pop_all(),  # the thread's from here on: it may outlive this request
-                gone=_disconnected(request),
-                timeout_seconds=settings.request_timeout_seconds,
-            )
-        return Response(answer, media_type="application/json")
-
-    @router.get("/models", responses=openapi.problem_responses(500))
-    async def list_models() -> Models:
-        """The models that are loaded; the first answers where none is named."""
-        return models()
-
+    videos.add_to(router)
+    router.include_router(
+        session_router(
+            sessions,
+            models=models,
+            admission=places(),  # of their own: a push is not to wait behind uploads
+            body_timeout_seconds=settings.body_timeout_seconds,
+            answer_timeout_seconds=settings.request_timeout_seconds,
+            observe_push=observe_push,
+        )
+    )
+    streams = Streams(
+        sessions,
+        decode=decode,
+        models=models,
+        admission=admission,
+        workers=workers,
+        settings=settings.streams,
+        observe_push=observe_push,
+    )
+    router.add_api_websocket_route("/streams", streams.serve)
     return router
 
 
@@ -215,8 +209,18 @@ class _App(FastAPI):
 @functools.cache
 def whole_api() -> dict[str, Any]:
     """The OpenAPI document of all routes: the same page, whichever part of the service is asked for it."""
-    app = FastAPI(title="vidseq", version=__version__, summary="Labels for video in time.")
-    app.include_router(service_router(classify=_described_only, models=_described_only, settings=WebSettings()))
+    app = FastAPI(
+        title="vidseq", version=__version__, summary="Labels for video in time.", description=openapi.DESCRIPTION
+    )
+    service = service_router(
+        classify=_described_only,
+        models=_described_only,
+        sessions=None,
+        decode=_described_only,
+        settings=WebSettings(),
+        observe_push=unobserved,
+    )
+    app.include_router(service)
     app.include_router(control_router(ready=_described_only, metrics=_described_only))
     return openapi.with_problem_schema(app.openapi())
 
@@ -240,28 +244,3 @@ def _assembled(*routers: APIRouter, settings: WebSettings, observe: Observer | N
     for router in routers:
         app.include_router(router)
     return app
-
-
-def _refuse_unknown(model: str | None, loaded: Models) -> None:
-    names = [info.name for info in loaded.models]
-    if model is not None and model not in names:
-        raise ModelNotFound(f"no model is named {model!r}; there are: {', '.join(names)}")
-
-
-def _classified(classify: Classify, video: BinaryIO, options: ClassifyOptions, stop: threading.Event) -> bytes:
-    """Runs in a thread, up to the JSON: that of a long video takes a while, too."""
-    prediction = classify(
-        video,
-        start_seconds=options.start,
-        end_seconds=options.end,
-        top_k=options.top_k,
-        model=options.model,
-        stop=stop,
-    )
-    return options.asked_for(prediction).model_dump_json().encode()
-
-
-async def _disconnected(request: Request) -> None:
-    """Returns when the client goes. Only to be awaited after the body, for it would swallow pieces of it."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

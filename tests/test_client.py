@@ -474,6 +474,12 @@ def test_pauses_end_after_the_last_retry() -> None:
     assert Retries(max_retries=2).pause_seconds(ConnectionFailed("cut"), num_failed=3) is None
 
 
+def test_no_try_begins_after_the_total_time() -> None:
+    retries = Retries(max_retries=100, max_total_seconds=60.0)
+    assert retries.pause_seconds(ConnectionFailed("cut"), num_failed=50, elapsed_seconds=52.0) is not None
+    assert retries.pause_seconds(ConnectionFailed("cut"), num_failed=50, elapsed_seconds=57.0) is None
+
+
 @pytest.mark.parametrize("header", [None, "", "soon", "-1", "1.5", "1" * 400, "Mon, 99 Foo 2026"])
 def test_a_retry_after_that_cannot_be_read_is_none(header: str | None) -> None:
     assert retry_after_seconds(header) is None
@@ -559,7 +565,7 @@ def test_both_clients_have_one_surface() -> None:
         return {name: list(inspect.signature(method).parameters.values()) for name, method in public.items()}
 
     assert surface(Client) == surface(AsyncClient)
-    assert set(surface(Client)) == {"classify", "models", "close"}
+    assert set(surface(Client)) == {"classify", "models", "stream", "classify_stream", "close"}
 
 
 def test_many_calls_can_go_through_one_async_client(service: str) -> None:

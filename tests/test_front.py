@@ -1,5 +1,6 @@
 """The layer around Ray Serve's proxy: whoever asks gets problems and one request id, whatever Serve itself says."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import problems
 from serving.front import Front, layers
+from vidseq.messages import Failed
 from vidseq.schemas import Problem
 
 
@@ -55,7 +57,7 @@ def test_an_answer_that_breaks_off_is_not_completed() -> None:
 def test_a_problem_of_ours_passes_as_it_is() -> None:
     problem = problems.of_crash("mine")
     answer = asked(problems.response(problem), **{"X-Request-ID": "mine"})
-    assert (answer.status_code, answer.json()) == (500, problem.model_dump())
+    assert (answer.status_code, Problem.model_validate(answer.json())) == (500, problem)
 
 
 def test_the_request_id_is_answered_once_though_serve_adds_another() -> None:
@@ -79,3 +81,70 @@ def test_a_request_id_that_could_harm_a_log_is_replaced_before_serve_sees_it() -
 
 def test_what_load_balancers_ask_of_serve_passes_untouched() -> None:
     assert asked(PlainTextResponse("draining", 503), "/-/healthz").text == "draining"
+
+
+# WebSockets
+
+
+def conversed(app: ASGIApp, **headers: str) -> tuple[Problem, int]:
+    """What a client hears that cannot have its stream, and the code with which it is closed."""
+    with TestClient(Front(app)).websocket_connect("/v1/streams", headers=headers) as socket:
+        failed = Failed.model_validate(socket.receive_json())
+        closed = socket.receive()
+    assert closed["type"] == "websocket.close" and closed["reason"] == failed.problem.type
+    return failed.problem, closed["code"]
+
+
+@pytest.mark.parametrize(("serves", "ours"), [(404, 4404), (408, 4504), (500, 4503), (503, 4503)])
+def test_a_stream_that_serve_refuses_in_plain_words_is_closed_with_a_problem(serves: int, ours: int) -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": serves, "headers": []})
+        await send({"type": "http.response.body", "body": b"no replica"})
+
+    problem, code = conversed(refusing, **{"X-Request-ID": "mine"})
+    assert (code, problem.status, problem.request_id) == (ours, ours - 4000, "mine")
+
+
+async def dying(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+
+
+async def raising(scope: Scope, receive: Receive, send: Send) -> None:
+    await dying(scope, receive, send)
+    raise RuntimeError("the replica has died")
+
+
+@pytest.mark.parametrize("app", [dying, raising])
+def test_a_stream_whose_replica_has_died_is_closed_with_a_problem_that_may_be_retried(app: ASGIApp) -> None:
+    problem, code = conversed(app)
+    assert (code, problem.retryable) == (4503, True)
+
+
+async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+    await dying(scope, receive, send)
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    await send({"type": "websocket.send", "text": json.dumps(headers)})
+    await send({"type": "websocket.close", "code": 1000})
+
+
+STEERING = {"X-Request-Timeout-Seconds": "1", "X-Request-Disconnect-Disabled": "?1"}
+
+
+def test_a_stream_that_ends_well_passes_as_it_is_and_no_time_limit_of_serve_cuts_it() -> None:
+    with TestClient(Front(telling)).websocket_connect("/v1/streams", headers=STEERING) as socket:
+        headers = socket.receive_json()
+        assert socket.receive()["code"] == 1000
+    assert headers["x-request-timeout-seconds"] == "0"
+    assert "x-request-disconnect-disabled" not in headers
+
+
+@pytest.mark.parametrize(("accept", "limit"), [("application/json", None), ("application/x-ndjson", "0")])
+def test_no_client_steers_serve_but_an_answer_in_lines_has_no_end_to_end_limit(accept: str, limit: str | None) -> None:
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name.decode(), value.decode()) for name, value in scope["headers"]]
+        await PlainTextResponse(json.dumps(headers))(scope, receive, send)
+
+    headers = asked(echo, Accept=accept, **STEERING).json()
+    assert [value for name, value in headers if name == "x-request-timeout-seconds"] == ([limit] if limit else [])
+    assert "x-request-disconnect-disabled" not in dict(headers)

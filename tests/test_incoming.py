@@ -6,15 +6,13 @@ import random
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
-import av
 import numpy as np
 import pytest
 
-from tests.toy_videos import write_clip, write_frames
+from tests.toy_videos import recode, remux, write_clip, write_frames
 from vidseq import schemas
 from vidseq.config import Limits, Picture
 from vidseq.errors import (
@@ -124,26 +122,6 @@ def test_frames_at_irregular_times_keep_their_own_times(tmp_path: Path) -> None:
         data = write_clip(tmp_path / name, seconds=seconds, muxing=muxing).read_bytes()
         frames, _ = asyncio.run(receive(pieces(data, seed=1), read_all))
         assert [frame.seconds for frame in frames] == pytest.approx(seconds, abs=0.001)
-
-
-def remux(source: Path, target: Path, **muxing: str) -> Path:
-    """The same pictures, not coded again, in another container."""
-    with av.open(str(source)) as old, av.open(str(target), "w", options=muxing) as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
-    return target
-
-
-def recode(source: Path, target: Path) -> Path:
-    """AVI cannot hold what H.264 needs, so its pictures are coded again, at a constant rate."""
-    with av.open(str(source)) as old:
-        rate = old.streams.video[0].average_rate or Fraction(25)
-        frames = [frame.to_ndarray(format="rgb24") for frame in old.decode(video=0)]
-    seconds = [float(index / rate) for index in range(len(frames))]
-    return write_frames(target, frames, seconds, frames_per_second=round(rate), codec="mpeg4")
 
 
 def test_real_clips_give_the_same_frames_and_times_in_every_container(shared_data: Path, tmp_path: Path) -> None:

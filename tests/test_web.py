@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app, wait_until
+from web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app, undecoded, wait_until
 
 from serving import problems
-from serving.web import WebSettings, create_app, create_control_app, create_service_app
+from serving.web import WebSettings, create_control_app, create_service_app
 from vidseq.errors import CheckpointError, LimitExceeded, OptionError, TooManyBytes, TooManyFrames, VideoError
 from vidseq.schemas import Models, Prediction, Problem
 
@@ -483,7 +483,14 @@ def test_the_control_app_answers_health_and_nothing_else() -> None:
 
 
 def test_the_service_app_can_stand_behind_a_server_that_takes_the_prefix_off() -> None:
-    app = create_service_app(classify=count_bytes, models=lambda: TOY_MODELS, settings=WebSettings(), prefix="")
+    app = create_service_app(
+        classify=count_bytes,
+        models=lambda: TOY_MODELS,
+        sessions=None,
+        decode=undecoded,
+        settings=WebSettings(),
+        prefix="",
+    )
     with running(app) as url:
         assert httpx2.post(url + "/classify", content=b"video", headers=RAW).status_code == 200
         assert problem_of(httpx2.get(url + "/livez")).status == 404
@@ -496,14 +503,7 @@ def test_each_request_is_observed_once_by_its_route_and_status() -> None:
         assert 0 <= seconds < 60
         seen.append((route, method, status))
 
-    app = create_app(
-        classify=raising(TooManyFrames(3, 2)),
-        models=lambda: TOY_MODELS,
-        ready=lambda: None,
-        metrics=None,
-        settings=WebSettings(),
-        observe=observe,
-    )
+    app = toy_app(raising(TooManyFrames(3, 2)), observe=observe)
     with running(app, http="h11") as url:  # which lets any word pass as a method
         httpx2.post(url + CLASSIFY, content=b"video", headers=RAW)
         httpx2.get(url + "/livez?x=1")
@@ -517,9 +517,10 @@ def test_each_request_is_observed_once_by_its_route_and_status() -> None:
 def test_every_status_of_the_table_is_declared(http_client: httpx2.Client) -> None:
     paths = http_client.get("/openapi.json").json()["paths"]
     declared = {int(status) for path in paths.values() for verb in path.values() for status in verb["responses"]}
-    told = {status for status, _ in problems.TABLE.values()}
-    assert declared == told | {200, 500}
-    assert set(paths[CLASSIFY]["post"]["responses"]) == {str(status) for status in declared - {503}}
+    told = {status for status, _ in problems.TABLE.values()} - {403}  # which only a WebSocket hears
+    assert declared == told | {200, 201, 204, 500}
+    of_sessions_alone = {201, 204, 409, 410, 503}
+    assert set(paths[CLASSIFY]["post"]["responses"]) == {str(status) for status in declared - of_sessions_alone}
 
 
 def test_problems_and_bodies_are_declared_with_their_content_types(http_client: httpx2.Client) -> None:
@@ -534,6 +535,20 @@ def test_every_reference_of_the_page_leads_somewhere(http_client: httpx2.Client)
     text = http_client.get("/openapi.json").text
     names = set(re.findall(r'"\$ref":\s*"#/components/schemas/(\w+)"', text))
     assert {"Problem", "Prediction", "Models"} <= names <= set(json.loads(text)["components"]["schemas"])
+
+
+def test_streams_sessions_and_lines_are_on_the_page(http_client: httpx2.Client) -> None:
+    document = http_client.get("/openapi.json").json()
+    assert "WS /v1/streams" in document["info"]["description"]
+    paths = document["paths"]
+    assert set(paths[CLASSIFY]["post"]["responses"]["200"]["content"]) == {"application/json", "application/x-ndjson"}
+    verbs = {path.removeprefix("/v1/sessions"): set(paths[path]) for path in paths if "sessions" in path}
+    assert verbs == {
+        "": {"post"},
+        "/{session}": {"get", "delete"},
+        "/{session}/end": {"post"},
+        "/{session}/pushes/{sequence}": {"put"},
+    }
 
 
 def test_both_parts_show_the_whole_page() -> None:

@@ -39,7 +39,9 @@ def raw(pixels_HWC: Pixels, seconds: float) -> Encoded:
 def encoded(pixels_HWC: Pixels, seconds: float, *, format: str = "png") -> Encoded:
     """The same as a PNG, or a lossless WebP."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(buffer, format=format, **({"lossless": True} if format == "webp" else {}))
+    Image.fromarray(pixels_HWC).save(
+        buffer, format=format, **({"lossless": True, "method": 0, "quality": 0} if format == "webp" else {})
+    )
     data = buffer.getvalue()
     return Encoded(FrameHeader.model_validate({"seconds": seconds, "format": format, "bytes": len(data)}), data)
 

@@ -91,6 +91,26 @@ def write_frames(
     return path
 
 
+def remux(source: Path, target: Path, **muxing: str) -> Path:
+    """The same pictures, not coded again, in another container."""
+    with av.open(str(source)) as old, av.open(str(target), "w", options=muxing) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+def recode(source: Path, target: Path) -> Path:
+    """AVI cannot hold what H.264 needs, so its pictures are coded again, at a constant rate."""
+    with av.open(str(source)) as old:
+        rate = old.streams.video[0].average_rate or Fraction(25)
+        frames = [frame.to_ndarray(format="rgb24") for frame in old.decode(video=0)]
+    seconds = [float(index / rate) for index in range(len(frames))]
+    return write_frames(target, frames, seconds, frames_per_second=round(rate), codec="mpeg4")
+
+
 def write_sound(path: Path, *, num_seconds: int = 1) -> Path:
     """A file with a sound track and no picture."""
     with av.open(str(path), "w") as container:

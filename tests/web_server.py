@@ -8,7 +8,9 @@ from typing import Any, BinaryIO
 
 import uvicorn
 
-from serving.web import Classify, WebSettings, create_app
+from serving.envelope import Observer
+from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
+from serving.web import WebSettings, create_app
 from vidseq.schemas import FrameLabel, ModelInfo, Models, Prediction, Sampled, Scored, Segment, Timings, VideoReport
 
 MODEL = ModelInfo(name="toy", version="1", sha256="0" * 64, action_labels=("walk",), frame_labels=("step",))
@@ -72,23 +74,39 @@ class Held:
         return count_bytes(video, stop=stop, **options)
 
 
+def undecoded(video: Any, **options: Any) -> Frames:
+    """For an application without streams."""
+    raise AssertionError("nothing here asks for a decoder")
+
+
 def toy_app(
-    classify: Classify = count_bytes, *, ready: Callable[[], str | None] = lambda: None, **settings: Any
+    classify: Classify = count_bytes,
+    *,
+    ready: Callable[[], str | None] = lambda: None,
+    sessions: Sessions | None = None,
+    decode: Decode = undecoded,
+    observe: Observer | None = None,
+    observe_push: PushObserver = unobserved,
+    **settings: Any,
 ) -> Any:
     return create_app(
         classify=classify,
         models=lambda: TOY_MODELS,
+        sessions=sessions,
+        decode=decode,
         ready=ready,
         metrics=lambda: b"videos_total 1\n",
         settings=WebSettings(**settings),
+        observe=observe,
+        observe_push=observe_push,
     )
 
 
 @contextlib.contextmanager
-def running(app: Any, *, http: str = "httptools") -> Iterator[str]:
-    """The base URL of `app` on a real uvicorn, in a thread."""
+def running(app: Any, *, http: str = "httptools", **options: Any) -> Iterator[str]:
+    """The base URL of `app` on a real uvicorn, in a thread. `options` are those of uvicorn.Config."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=http, ws="none", log_config=None, timeout_graceful_shutdown=2
+        app, host="127.0.0.1", port=0, http=http, log_config=None, timeout_graceful_shutdown=2, **options
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -3,9 +3,35 @@
 with Client("http://127.0.0.1:8000") as client:
     prediction = client.classify("clip.mp4")
     print(prediction.action, prediction.segments)
+
+    with client.stream() as stream:
+        stream.push(jpeg, seconds=0.0)
+        print(stream.end().action)
 """
 
+from vidseq.client.blocking import Stream, VideoStream
 from vidseq.client.clients import AsyncClient, Client
+from vidseq.client.conversation import Event
+from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
+from vidseq.config import StreamRules
+from vidseq.messages import Notice, Resume, SegmentChange, StreamOptions
+from vidseq.schemas import Moment
 
-__all__ = ["AsyncClient", "Client", "Progress", "Source"]
+__all__ = [
+    "AsyncClient",
+    "AsyncStream",
+    "AsyncVideoStream",
+    "Client",
+    "Event",
+    "Moment",
+    "Notice",
+    "Progress",
+    "Resume",
+    "SegmentChange",
+    "Source",
+    "Stream",
+    "StreamOptions",
+    "StreamRules",
+    "VideoStream",
+]

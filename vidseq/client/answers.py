@@ -57,15 +57,29 @@ def read_answer(response: httpx2.Response, kind: type[AnswerT]) -> AnswerT:
 
 def status_error(response: httpx2.Response) -> StatusError:
     """The error that the service, or something between it and us, answered with."""
-    status = response.status_code
-    problem = _problem(response)
-    return _error_class(status, problem)(
+    status, problem = response.status_code, _problem(response)
+    pause_seconds = retry_after_seconds(response.headers.get("Retry-After"))
+    if problem is not None:
+        return problem_error(problem.model_copy(update={"status": status}), pause_seconds=pause_seconds)
+    return _error_class(status, "")(
         status=status,
-        type="about:blank" if problem is None else problem.type,
-        title=response.reason_phrase if problem is None else problem.title,
-        detail=_words(response) if problem is None else problem.detail,
-        request_id=_request_id(response) if problem is None else problem.request_id,
-        retry_after_seconds=retry_after_seconds(response.headers.get("Retry-After")),
+        type="about:blank",
+        title=response.reason_phrase,
+        detail=_words(response),
+        request_id=_request_id(response),
+        retry_after_seconds=pause_seconds,
+    )
+
+
+def problem_error(problem: Problem, *, pause_seconds: float | None = None) -> StatusError:
+    """The error that the service told, over HTTP or in a stream; it asks for a pause before the next try."""
+    return _error_class(problem.status, problem.type)(
+        status=problem.status,
+        type=problem.type,
+        title=problem.title,
+        detail=problem.detail,
+        request_id=problem.request_id,
+        retry_after_seconds=pause_seconds,
     )
 
 
@@ -101,12 +115,12 @@ def typed_errors(base_url: httpx2.URL) -> Iterator[None]:
         raise ConnectionFailed(f"no answer from {base_url}: {str(error) or type(error).__name__}") from error
 
 
-def _error_class(status: int, problem: Problem | None) -> type[StatusError]:
+def _error_class(status: int, code: str) -> type[StatusError]:
     if status in ERRORS:
         return ERRORS[status]
     if status >= 500:
         return ServerFault
-    return VideoRejected if problem is not None and problem.type.startswith("video/") else RequestRejected
+    return VideoRejected if code.startswith("video/") else RequestRejected
 
 
 def _problem(response: httpx2.Response) -> Problem | None:

@@ -1,89 +1,22 @@
 """`Client` and `AsyncClient`: one surface, twice the I/O. What is sent, read and retried is decided elsewhere."""
 
 import asyncio
-import os
 import time
-from dataclasses import dataclass, field
-from typing import Generic, Self
+from typing import Literal, Self
 
 import httpx2
 
-from vidseq import __version__
 from vidseq.client.answers import AnswerT, read_answer, typed_errors
-from vidseq.client.retries import Retries
-from vidseq.client.uploads import Progress, Source, Upload, open_upload
-from vidseq.errors import OptionError, ServiceError
+from vidseq.client.blocking import Stream, VideoStream
+from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call
+from vidseq.client.streams import AsyncStream, AsyncVideoStream
+from vidseq.client.uploads import Progress, Source
+from vidseq.errors import ServiceError
+from vidseq.messages import Open, Resume, StreamOptions
 from vidseq.schemas import ModelInfo, Models, Prediction
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000"
-DEFAULT_TIMEOUT_SECONDS = 180.0  # more than the service allows itself
-CONNECT_SECONDS = 10.0
 
-
-@dataclass(frozen=True)
-class _Call(Generic[AnswerT]):
-    """One question to the service: where to, with what, and the type of its answer."""
-
-    method: str
-    path: str
-    answer: type[AnswerT]
-    params: dict[str, str] = field(default_factory=dict)
-    upload: Upload | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        if self.upload is None:
-            return {}
-        headers = {"Content-Type": "application/octet-stream"}
-        if self.upload.num_bytes is not None:
-            headers["Content-Length"] = str(self.upload.num_bytes)
-        return headers
-
-
-class _Base:
-    """All that is not I/O: settings, how calls are made, when they are repeated."""
-
-    def __init__(self, base_url: str | None, api_key: str | None, *, timeout_seconds: float, max_retries: int) -> None:
-        self.base_url = _checked_base_url(base_url or os.environ.get("VIDSEQ_BASE_URL") or DEFAULT_BASE_URL)
-        self._headers = {"User-Agent": f"vidseq/{__version__}"}
-        if key := api_key or os.environ.get("VIDSEQ_API_KEY"):
-            self._headers["Authorization"] = f"Bearer {_checked_key(key)}"
-        if not timeout_seconds > 0:
-            raise OptionError(f"timeout_seconds is {timeout_seconds}; more than 0 is needed")
-        self._timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
-        self._retries = Retries(max_retries)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.base_url)!r})"
-
-    def _classify_call(
-        self,
-        source: Source,
-        *,
-        start_seconds: float | None,
-        end_seconds: float | None,
-        top_k: int,
-        frames: bool,
-        segments: bool,
-        model: str | None,
-        on_progress: Progress | None,
-    ) -> _Call[Prediction]:
-        params = {"top_k": str(top_k), "frames": str(frames).lower(), "segments": str(segments).lower()}
-        optional = {"start": start_seconds, "end": end_seconds, "model": model}
-        params |= {name: str(value) for name, value in optional.items() if value is not None}
-        upload = open_upload(source, on_progress=on_progress)
-        return _Call("POST", "v1/classify", Prediction, params=params, upload=upload)
-
-    def _pause_seconds(self, call: _Call[AnswerT], error: ServiceError, num_failed: int) -> float:
-        """How long to wait before the next try; raises `error` where there is to be none."""
-        repeatable = call.upload is None or call.upload.repeatable
-        seconds = self._retries.pause_seconds(error, num_failed=num_failed) if repeatable else None
-        if seconds is None:
-            raise error
-        return seconds
-
-
-class Client(_Base):
+class Client(Base):
     """A blocking client; one may be shared by threads. Use it as a context manager, or `close()` it.
 
     `base_url` and `api_key` come from VIDSEQ_BASE_URL (default http://127.0.0.1:8000) and VIDSEQ_API_KEY where
@@ -141,9 +74,68 @@ class Client(_Base):
         )
         return self._ask(call)
 
+    def stream(
+        self,
+        *,
+        model: str | None = None,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        keep: Literal["service", "client"] = "service",
+        resume: Resume | None = None,
+        max_reconnects: int = STREAM_RECONNECTS,
+        collect: bool = True,
+    ) -> Stream:
+        """Label pictures as they are taken, for as long as they come.
+
+        with client.stream() as stream:
+            for seconds, image in camera:
+                stream.push(image, seconds=seconds)
+                for event in stream.take():
+                    print(event)
+            print(stream.end().action)
+
+        A connection that is lost is opened again, up to `max_reconnects` times in a row, and the stream goes on: no
+        label is lost or told twice. `keep` says who remembers the stream meanwhile: the service under a session's name,
+        or the client by a token that any service with the same key takes. `resume` goes on with a stream that was left
+        (`stream.resume`). `collect=False` keeps no frames and segments for the Prediction at the end: some 600
+        bytes a label, which add up in a stream of days. The client's `timeout_seconds` bounds each wait for an answer.
+
+        Errors, when the stream is entered and in each of its methods: RequestRejected with the service's words, in
+        `type` and `detail`; Overloaded, ConnectionFailed and RequestTimeout when trying again did not help.
+        """
+        opening = Open(input="frames", model=model, keep=keep, options=options, resume=resume)
+        return Stream(AsyncStream(self._terms(opening, max_reconnects=max_reconnects, collect=collect)))
+
+    def classify_stream(
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        faststart: bool = False,
+        max_reconnects: int = STREAM_RECONNECTS,
+        collect: bool = True,
+        on_progress: Progress | None = None,
+    ) -> VideoStream:
+        """Label a video while it is still being sent: a path, its bytes, or a binary file (read from where it stands).
+
+        labels = client.classify_stream("clip.mp4", faststart=True)
+        for moment in labels:
+            print(moment.seconds, moment.frame)
+        print(labels.prediction.action)
+
+        An MP4 with its index at the end gives no label before its last byte is there: `faststart` sends the index
+        first. After a cut the video is sent again and no label is told twice; a file that cannot be rewound cannot be
+        sent again, and the error says so. `on_progress` is as in `classify`, and is called in another thread.
+
+        Errors: SourceNotFound before anything is sent; those of `stream`; VideoRejected.
+        """
+        opening = Open(input="video", model=model, options=options)
+        terms = self._terms(opening, max_reconnects=max_reconnects, collect=collect)
+        return VideoStream(AsyncVideoStream(terms, source, move_index=faststart, on_progress=on_progress))
+
     def models(self) -> tuple[ModelInfo, ...]:
         """The models that the service has loaded; the first answers when none is named."""
-        return self._ask(_Call("GET", "v1/models", Models)).models
+        return self._ask(Call("GET", "v1/models", Models)).models
 
     def close(self) -> None:
         self._http.close()
@@ -154,7 +146,7 @@ class Client(_Base):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _ask(self, call: _Call[AnswerT]) -> AnswerT:
+    def _ask(self, call: Call[AnswerT]) -> AnswerT:
         num_failed = 0
         while True:
             try:
@@ -164,7 +156,7 @@ class Client(_Base):
                 pause_seconds = self._pause_seconds(call, error, num_failed)
             time.sleep(pause_seconds)
 
-    def _send(self, call: _Call[AnswerT]) -> AnswerT:
+    def _send(self, call: Call[AnswerT]) -> AnswerT:
         content = None if call.upload is None else call.upload.chunks()
         with typed_errors(self.base_url):
             response = self._http.request(
@@ -173,7 +165,7 @@ class Client(_Base):
         return read_answer(response, call.answer)
 
 
-class AsyncClient(_Base):
+class AsyncClient(Base):
     """As `Client`, for asyncio: the same arguments, methods, answers and errors; `close()` is awaited too."""
 
     def __init__(
@@ -215,9 +207,39 @@ class AsyncClient(_Base):
         )
         return await self._ask(call)
 
+    def stream(
+        self,
+        *,
+        model: str | None = None,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        keep: Literal["service", "client"] = "service",
+        resume: Resume | None = None,
+        max_reconnects: int = STREAM_RECONNECTS,
+        collect: bool = True,
+    ) -> AsyncStream:
+        """As `Client.stream`: `async with client.stream() as stream`, and its methods are awaited."""
+        opening = Open(input="frames", model=model, keep=keep, options=options, resume=resume)
+        return AsyncStream(self._terms(opening, max_reconnects=max_reconnects, collect=collect))
+
+    def classify_stream(
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        faststart: bool = False,
+        max_reconnects: int = STREAM_RECONNECTS,
+        collect: bool = True,
+        on_progress: Progress | None = None,
+    ) -> AsyncVideoStream:
+        """As `Client.classify_stream`; `on_progress` is called on the event loop."""
+        opening = Open(input="video", model=model, options=options)
+        terms = self._terms(opening, max_reconnects=max_reconnects, collect=collect)
+        return AsyncVideoStream(terms, source, move_index=faststart, on_progress=on_progress)
+
     async def models(self) -> tuple[ModelInfo, ...]:
         """As `Client.models`."""
-        return (await self._ask(_Call("GET", "v1/models", Models))).models
+        return (await self._ask(Call("GET", "v1/models", Models))).models
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -228,7 +250,7 @@ class AsyncClient(_Base):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    async def _ask(self, call: _Call[AnswerT]) -> AnswerT:
+    async def _ask(self, call: Call[AnswerT]) -> AnswerT:
         num_failed = 0
         while True:
             try:
@@ -238,28 +260,10 @@ class AsyncClient(_Base):
                 pause_seconds = self._pause_seconds(call, error, num_failed)
             await asyncio.sleep(pause_seconds)
 
-    async def _send(self, call: _Call[AnswerT]) -> AnswerT:
+    async def _send(self, call: Call[AnswerT]) -> AnswerT:
         content = None if call.upload is None else call.upload.chunks_async()
         with typed_errors(self.base_url):
             response = await self._http.request(
                 call.method, call.path, params=call.params, headers=call.headers, content=content
             )
         return read_answer(response, call.answer)
-
-
-def _checked_base_url(base_url: str) -> httpx2.URL:
-    try:
-        url = httpx2.URL(base_url)
-    except httpx2.InvalidURL as error:
-        raise OptionError(f"base_url is not a URL: {error}") from error
-    if url.userinfo:  # not repeated: it is a secret
-        raise OptionError("base_url holds a user or a password; pass api_key instead")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise OptionError(f"base_url is {base_url!r}; it looks like http://host:port")
-    return url
-
-
-def _checked_key(key: str) -> str:
-    if not (key.isascii() and key.isprintable() and " " not in key):  # not repeated either
-        raise OptionError("api_key holds a character that cannot be sent: it is printable ASCII without spaces")
-    return key

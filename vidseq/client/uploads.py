@@ -5,7 +5,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
@@ -41,14 +41,24 @@ class Upload:
                 num_sent += len(chunk)
                 self._on_progress(num_sent, self.num_bytes)
 
-    async def chunks_async(self) -> AsyncIterator[bytes]:
+    async def chunks_async(self) -> AsyncGenerator[bytes, None]:
         """The same chunks; only the reading is done in a thread, so that a slow disk does not stop the event loop."""
         num_sent = 0
         with self._rewound() as file:
-            while chunk := self._checked(await asyncio.to_thread(file.read, self._wanted_bytes(num_sent)), num_sent):
+            while chunk := self._checked(await self._read(file, self._wanted_bytes(num_sent)), num_sent):
                 yield chunk
                 num_sent += len(chunk)
                 self._on_progress(num_sent, self.num_bytes)
+
+    async def _read(self, file: BinaryIO, num_bytes: int) -> bytes:
+        """Cancelled, it waits for its thread: the next pass rewinds the very same file."""
+        reading = asyncio.ensure_future(asyncio.to_thread(file.read, num_bytes))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            if self.repeatable:
+                await asyncio.wait({reading})
+            raise
 
     def _wanted_bytes(self, num_sent: int) -> int:
         return CHUNK_BYTES if self.num_bytes is None else min(CHUNK_BYTES, self.num_bytes - num_sent)

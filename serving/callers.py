@@ -1,0 +1,45 @@
+"""Who asks, and for what: whose sessions these are, from which page, which model. Knows no routes."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from serving.parts import Sessions
+from serving.problems import ForeignOrigin
+from vidseq.errors import ModelNotFound, OfflineOnly
+from vidseq.schemas import Models
+
+
+def owner_of(headers: Mapping[str, str]) -> str:
+    """A hash of the key with which somebody asks, "" without one: a session answers its owner only."""
+    key = headers.get("authorization")
+    return "" if key is None else hashlib.sha256(key.encode()).hexdigest()
+
+
+def refuse_foreign_page(headers: Mapping[str, str], allowed_origins: Collection[str]) -> None:
+    """A browser lets any page open a WebSocket to any address, and says from which page.
+
+    No cookie tells us who somebody is, so there is nobody's name to misuse. But a service on a private address would
+    compute for, and tell its labels to, whatever page its neighbour reads. What is no browser sends no Origin.
+
+    Raises:
+        ForeignOrigin: the page is neither of this host nor allowed.
+    """
+    origin = headers.get("origin")
+    if origin is None or origin in allowed_origins or urlsplit(origin).netloc == headers.get("host"):
+        return
+    raise ForeignOrigin(f"a page of {origin[:100]!r} may not open streams here")
+
+
+def refuse_unknown(model: str | None, loaded: Models) -> None:
+    """Raises ModelNotFound: nothing of that name is loaded."""
+    names = [info.name for info in loaded.models]
+    if model is not None and model not in names:
+        raise ModelNotFound(f"no model is named {model!r}; there are: {', '.join(names)}")
+
+
+def streaming(sessions: Sessions | None) -> Sessions:
+    """Raises OfflineOnly: the model cannot stream."""
+    if sessions is None:
+        raise OfflineOnly("this model needs the whole video before its first label: send it to POST /v1/classify")
+    return sessions

@@ -1,0 +1,141 @@
+"""POST /v1/classify: a whole video in, one Prediction out, or labels line by line. Knows no models and no decoder."""
+
+import functools
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Annotated, BinaryIO
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from serving import openapi
+from serving.accept import lines_wanted
+from serving.admission import Admission, Workers
+from serving.body import receive_video
+from serving.callers import refuse_unknown, streaming
+from serving.handover import Decoding
+from serving.lines import Line, Lines, Passing, disconnected
+from serving.parts import Classify, Decode, Live, PushObserver, Sessions
+from vidseq.config import Config, Seconds
+from vidseq.messages import Failed, StreamOptions
+from vidseq.schemas import Models, Prediction
+
+
+class ClassifyOptions(Config):
+    """The query of POST /v1/classify."""
+
+    start: Seconds = Field(default=0.0, description="where to begin, in seconds of the video's own time")
+    end: Seconds | None = Field(default=None, description="where to stop; the end of the video if left out")
+    top_k: int = Field(default=5, ge=1, le=100, description="how many actions to name")
+    frames: bool = Field(default=True, description="answer with the label of each sampled frame")
+    segments: bool = Field(default=True, description="answer with the segments of one label")
+    model: str | None = Field(default=None, max_length=200, description="a name from /v1/models; the first if left out")
+
+    @model_validator(mode="after")
+    def _interval(self) -> "ClassifyOptions":
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"end {self.end} is not after start {self.start}")
+        return self
+
+    def asked_for(self, prediction: Prediction) -> Prediction:
+        unasked = {name: () for name in ("frames", "segments") if not getattr(self, name)}
+        return prediction.model_copy(update=unasked)
+
+    def asked_for_line(self, line: Line) -> Line:
+        if isinstance(line, Failed):
+            return line
+        wanted = {"labels": self.frames, "segments": self.segments}
+        return line.model_copy(update={name: () for name, asked in wanted.items() if not asked})
+
+
+class Videos:
+    """The door. Timeouts as in WebSettings of serving.web."""
+
+    def __init__(
+        self,
+        classify: Classify,
+        *,
+        models: Callable[[], Models],
+        sessions: Sessions | None,
+        decode: Decode,
+        admission: Admission,
+        workers: Workers,
+        max_body_bytes: int,
+        body_timeout_seconds: float,
+        answer_timeout_seconds: float,
+        observe_push: PushObserver,
+    ) -> None:
+        self._classify = classify
+        self._models = models
+        self._sessions = sessions
+        self._decode = decode
+        self._admission = admission
+        self._workers = workers
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_seconds = body_timeout_seconds
+        self._answer_timeout_seconds = answer_timeout_seconds
+        self._observe_push = observe_push
+
+    def add_to(self, router: APIRouter) -> None:
+        router.post(
+            "/classify",
+            tags=["service"],
+            response_model=Prediction,
+            responses={200: openapi.LINES, **openapi.problem_responses(400, 404, 408, 413, 415, 422, 429, 500, 504)},
+            openapi_extra={"requestBody": openapi.VIDEO_BODY},
+        )(self.classify_video)
+        router.get("/models", tags=["service"], responses=openapi.problem_responses(500))(self.list_models)
+
+    async def classify_video(self, request: Request, options: Annotated[ClassifyOptions, Query()]) -> Response:
+        """Label one video: its action, the label of each sampled frame, and segments in time."""
+        refuse_unknown(options.model, self._models())
+        live = streaming(self._sessions).live if lines_wanted(request.headers.get("accept", "")) else None
+        with ExitStack() as holding:
+            hold = holding.enter_context(self._admission.place())
+            received = await receive_video(
+                request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds, hold=hold
+            )
+            video = holding.enter_context(received)
+            # What is held is the thread's from here on: it may outlive this request.
+            if live is not None:
+                return self._lines(video, live, options, holding=holding.pop_all())
+            answer = await self._workers.run(
+                functools.partial(_classified, self._classify, video, options),
+                holding=holding.pop_all(),
+                gone=disconnected(request.receive),
+                timeout_seconds=self._answer_timeout_seconds,
+            )
+        return Response(answer, media_type="application/json")
+
+    async def list_models(self) -> Models:
+        """The models that are loaded; the first answers where none is named."""
+        return self._models()
+
+    def _lines(self, video: BinaryIO, live: Live, options: ClassifyOptions, *, holding: ExitStack) -> Lines:
+        asked = StreamOptions(start=options.start, end=options.end, top_k=options.top_k)
+        # By the name of its descriptor: an open file would be copied, a path is opened.
+        source = f"/proc/self/fd/{video.fileno()}"
+        decoding = Decoding(self._decode(source, sampling=live.sampling(asked), clock=None))
+        self._workers.begin(decoding.run, holding=holding)
+        return Lines(
+            decoding,
+            Passing(live, asked),
+            asked_for=options.asked_for_line,
+            timeout_seconds=self._answer_timeout_seconds,
+            observe_push=self._observe_push,
+        )
+
+
+def _classified(classify: Classify, video: BinaryIO, options: ClassifyOptions, stop: threading.Event) -> bytes:
+    """Runs in a thread, up to the JSON: that of a long video takes a while, too."""
+    prediction = classify(
+        video,
+        start_seconds=options.start,
+        end_seconds=options.end,
+        top_k=options.top_k,
+        model=options.model,
+        stop=stop,
+    )
+    return options.asked_for(prediction).model_dump_json().encode()

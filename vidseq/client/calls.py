@@ -1,0 +1,117 @@
+"""What a client is set to, and the questions it asks. Does no I/O."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Generic
+
+import httpx2
+
+from vidseq import __version__
+from vidseq.client.answers import AnswerT
+from vidseq.client.conversation import Terms
+from vidseq.client.retries import Retries
+from vidseq.client.sockets import Address
+from vidseq.client.uploads import Progress, Source, Upload, open_upload
+from vidseq.errors import OptionError, ServiceError
+from vidseq.messages import Open, StreamOptions
+from vidseq.schemas import Prediction
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT_SECONDS = 180.0  # more than the service allows itself
+CONNECT_SECONDS = 10.0
+STREAM_RECONNECTS = 12  # some 50 seconds: a service that is started anew is waited for
+DEFAULT_OPTIONS = StreamOptions()
+
+
+@dataclass(frozen=True)
+class Call(Generic[AnswerT]):
+    """One question to the service: where to, with what, and the type of its answer."""
+
+    method: str
+    path: str
+    answer: type[AnswerT]
+    params: dict[str, str] = field(default_factory=dict)
+    upload: Upload | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.upload is None:
+            return {}
+        headers = {"Content-Type": "application/octet-stream"}
+        if self.upload.num_bytes is not None:
+            headers["Content-Length"] = str(self.upload.num_bytes)
+        return headers
+
+
+class Base:
+    """All that is not I/O: settings, how calls are made, when they are repeated."""
+
+    def __init__(self, base_url: str | None, api_key: str | None, *, timeout_seconds: float, max_retries: int) -> None:
+        self.base_url = _checked_base_url(base_url or os.environ.get("VIDSEQ_BASE_URL") or DEFAULT_BASE_URL)
+        self._headers = {"User-Agent": f"vidseq/{__version__}"}
+        if key := api_key or os.environ.get("VIDSEQ_API_KEY"):
+            self._headers["Authorization"] = f"Bearer {_checked_key(key)}"
+        if not timeout_seconds > 0:
+            raise OptionError(f"timeout_seconds is {timeout_seconds}; more than 0 is needed")
+        self._timeout_seconds = timeout_seconds
+        self._timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
+        self._retries = Retries(max_retries)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.base_url)!r})"
+
+    def _classify_call(
+        self,
+        source: Source,
+        *,
+        start_seconds: float | None,
+        end_seconds: float | None,
+        top_k: int,
+        frames: bool,
+        segments: bool,
+        model: str | None,
+        on_progress: Progress | None,
+    ) -> Call[Prediction]:
+        params = {"top_k": str(top_k), "frames": str(frames).lower(), "segments": str(segments).lower()}
+        optional = {"start": start_seconds, "end": end_seconds, "model": model}
+        params |= {name: str(value) for name, value in optional.items() if value is not None}
+        upload = open_upload(source, on_progress=on_progress)
+        return Call("POST", "v1/classify", Prediction, params=params, upload=upload)
+
+    def _terms(self, opening: Open, *, max_reconnects: int, collect: bool) -> Terms:
+        scheme = {"http": "ws", "https": "wss"}[self.base_url.scheme]
+        url = self.base_url.copy_with(scheme=scheme, path=self.base_url.path.rstrip("/") + "/v1/streams")
+        return Terms(
+            address=Address(url, self._headers, connect_seconds=min(self._timeout_seconds, CONNECT_SECONDS)),
+            opening=opening,
+            timeout_seconds=self._timeout_seconds,
+            retries=self._retries,
+            reconnects=Retries(max_reconnects),
+            collect=collect,
+        )
+
+    def _pause_seconds(self, call: Call[AnswerT], error: ServiceError, num_failed: int) -> float:
+        """How long to wait before the next try; raises `error` where there is to be none."""
+        repeatable = call.upload is None or call.upload.repeatable
+        seconds = self._retries.pause_seconds(error, num_failed=num_failed) if repeatable else None
+        if seconds is None:
+            raise error
+        return seconds
+
+
+def _checked_base_url(base_url: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:
+        raise OptionError(f"base_url is not a URL: {error}") from error
+    if url.userinfo:  # not repeated: it is a secret
+        raise OptionError("base_url holds a user or a password; pass api_key instead")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise OptionError(f"base_url is {base_url!r}; it looks like http://host:port")
+    return url
+
+
+def _checked_key(key: str) -> str:
+    if not (key.isascii() and key.isprintable() and " " not in key):  # not repeated either
+        raise OptionError("api_key holds a character that cannot be sent: it is printable ASCII without spaces")
+    return key
