@@ -14,7 +14,7 @@ help: ## list these commands
 env:
 	@scripts/environment.sh
 
-system: ## bring what Debian's packages must: OpenCV's libraries, the venv module (as root or with sudo)
+system: ## bring what Debian's packages must: OpenCV's libraries, the venv module, Redis for tests (as root or with sudo)
 	@scripts/system.sh install
 
 demo: env ## make clips, train, serve, ask, and draw the labels over time in demo/; CLIPS=folder (GROUP_BY=column): your own

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 DATA = Path("../shared/data")
-MADE: dict[str, list[str]] = {"memory": [], "batch": [], "streams": []}  # these draw what they need
+# These draw what they need.
+MADE: dict[str, list[str]] = {"memory": [], "batch": [], "streams": [], "first_label": [], "day": [], "kill": []}
 REAL: dict[str, list[str]] = {
     "decode": [],
     "over_http": [],
     "training": [str(DATA / "fight")],
     "odd": [str(DATA / "odd")],
+    "early": [str(DATA / "yoga"), "--group-by", "subject", "--folds", "4"],
 }
 
 

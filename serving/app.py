@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from fastapi import FastAPI
@@ -23,16 +23,17 @@ from ray.serve import metrics
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
-from serving.decoding import decode
 from serving.sealing import Tokens, load_keys
 from serving.sessions import Sessions, SessionSettings
 from serving.store import open_store
 from serving.web import WebSettings, create_control_app, create_service_app
 from vidseq.config import Config, Limits, PositiveSeconds
 from vidseq.errors import OptionError
-from vidseq.live import Live
 from vidseq.messages import Applied
 from vidseq.schemas import Prediction
+
+if TYPE_CHECKING:  # with it comes torch
+    from vidseq.live import Live
 
 SERVICE, CONTROL = "service", "control"  # the applications' names
 ROUTE_PREFIX = "/v1"
@@ -124,6 +125,8 @@ class Service:
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor, in the loop that will run the application."""
+        from serving.decoding import decode  # brings OpenCV
+
         return create_service_app(
             classify=self._classify,
             models=lambda: self._labeller.models,
@@ -179,7 +182,7 @@ class Control:
         return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
 
 
-def open_sessions(live: Live, settings: SessionSettings) -> Sessions:
+def open_sessions(live: "Live", settings: SessionSettings) -> Sessions:
     """Sessions as the environment of this node says.
 
     Raises:

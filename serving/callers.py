@@ -26,9 +26,16 @@ def refuse_foreign_page(headers: Mapping[str, str], allowed_origins: Collection[
         ForeignOrigin: the page is neither of this host nor allowed.
     """
     origin = headers.get("origin")
-    if origin is None or origin in allowed_origins or urlsplit(origin).netloc == headers.get("host"):
+    if origin is None or origin in allowed_origins or _host_of(origin) == headers.get("host"):
         return
     raise ForeignOrigin(f"a page of {origin[:100]!r} may not open streams here")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:  # not a URL
+        return None
 
 
 def refuse_unknown(model: str | None, loaded: Models) -> None:

@@ -5,6 +5,7 @@ drops without a word. It takes this layer from RAY_SERVE_HTTP_PROXY_CALLBACK_IMP
 environment of Ray's nodes.
 """
 
+import asyncio
 import logging
 import uuid
 
@@ -23,12 +24,19 @@ logger = logging.getLogger(__name__)
 SERVES_OWN = "/-/"  # /-/healthz, which load balancers ask
 RETRY_AFTER_SECONDS = "1"
 TIME_LIMIT = "x-request-timeout-seconds"
-# With these Serve lets any client overrule how long it may take, and whether anybody notices that it has gone.
-OVERRULING = (TIME_LIMIT, "x-request-disconnect-disabled")
+# With these Serve lets any client overrule how long it may take, whether anybody notices that it has gone, and which
+# replica is to answer. It takes "_" for "-".
+OVERRULING = {
+    b"x-request-timeout-seconds",
+    b"x-request-disconnect-disabled",
+    b"x-session-id",
+    b"serve-multiplexed-model-id",
+}
 # What Serve answers -> what we do. Its 500 is a replica that has gone: our own mistakes come as problems.
 ANSWERS = {
     404: (404, "Nothing is deployed here yet."),
     408: (504, "There was no answer within the time that the service allows."),
+    499: (408, "The client did not wait for the answer."),
     500: (503, "The replica that was to answer has gone."),
     503: (503, "No replica of the service can take the request now."),
 }
@@ -81,9 +89,13 @@ class Front:
     async def _converse(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         accepted = over = False
         plain_status = 500
+        taken = asyncio.Event()  # what was said last
+        taken.set()
 
         async def watch() -> Message:
+            """Who does not take what he is told is not listened to: nothing bounds the answers that wait in Serve."""
             nonlocal over
+            await taken.wait()
             message = await receive()
             over = over or message["type"] == "websocket.disconnect"
             return message
@@ -96,7 +108,11 @@ class Front:
                 return
             accepted = accepted or message["type"] == "websocket.accept"
             over = over or message["type"] in ("websocket.close", "websocket.http.response.start")
-            await send(message)
+            taken.clear()
+            try:
+                await send(message)
+            finally:
+                taken.set()
 
         try:
             await self.app(scope, watch, relay)
@@ -113,9 +129,9 @@ class Front:
 
 def _cleaned(scope: Scope) -> str:
     """The request's id, which is safe from here on; and no header left with which a client could steer Serve."""
+    kept = [(name, value) for name, value in scope["headers"] if name.replace(b"_", b"-") not in OVERRULING]
+    scope["headers"] = kept
     headers = MutableHeaders(scope=scope)
-    for name in OVERRULING:
-        del headers[name]
     # A stream lasts for as long as it lasts: what holds for it are the limits of serving.streams and serving.lines.
     if scope["type"] == "websocket" or lines_wanted(headers.get("accept", "")):
         headers[TIME_LIMIT] = "0"

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from vidseq.checkpoint import load_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.config import Limits
+from vidseq.early import EarlyExit
 from vidseq.engine import Done, Engine, Work
 from vidseq.errors import OfflineOnly
 from vidseq.live import Live
@@ -56,6 +57,7 @@ class Labeller:
         end_seconds: float | None = None,
         top_k: int = 5,
         model: str | None = None,
+        early_exit: EarlyExit | None = None,
         stop: threading.Event,
     ) -> Prediction:
         """Label one open file. `stop` is looked at before each chunk: its request then ends with CancelledError.
@@ -73,7 +75,9 @@ class Labeller:
         classifier = Classifier(self._checkpoint, compute=compute, limits=self._limits)
         # By the name of its descriptor: an open file would be copied, a path is opened.
         source = f"/proc/self/fd/{video.fileno()}"
-        return classifier.classify(source, start_seconds=start_seconds, end_seconds=end_seconds, top_k=top_k)
+        return classifier.classify(
+            source, start_seconds=start_seconds, end_seconds=end_seconds, top_k=top_k, early_exit=early_exit
+        )
 
     def answer_canary(self) -> None:
         """Label a clip of our own, from its bytes to its scores: whoever cannot do that is not ready."""

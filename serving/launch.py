@@ -147,6 +147,7 @@ def _environment(scratch: str) -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:layers",
         "RAY_worker_niceness": "0",  # Ray's own is 15: everything else on the machine would come before the service
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else a SIGTERM while starting prints a stack and aborts
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
         # glibc gives a CNN's activations back to the system after each batch and asks for them again: a quarter of the
         # encoder's time on a CPU went into page faults.

@@ -7,7 +7,7 @@ What is wrong before the first line is an ordinary problem; after it, it is the 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -85,11 +85,17 @@ class Lines(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         line: Line | None = first
         while line is not None:
-            async with asyncio.timeout(self._timeout_seconds):
-                body = self._asked_for(line).model_dump_json().encode() + b"\n"
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            body = self._asked_for(line).model_dump_json().encode() + b"\n"
+            await self._taken(send({"type": "http.response.body", "body": body, "more_body": True}))
             line = None if isinstance(line, Final | Failed) else await self._next_or_failed(request_id)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _taken(self, sending: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await sending
+        except TimeoutError:  # who reads nothing for so long is as good as gone
+            raise ClientDisconnect from None
 
     async def _next_line(self) -> Line:
         try:

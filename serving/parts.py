@@ -12,7 +12,8 @@ from vidseq.incoming import Incoming
 from vidseq.messages import Applied, Final, Notice, Open, Ready, ServiceMessage, Standing, StreamOptions
 from vidseq.schemas import ModelInfo, Prediction, VideoReport
 
-if TYPE_CHECKING:  # with it comes OpenCV, which the doors do without
+if TYPE_CHECKING:  # with them come OpenCV and numpy, which the doors do without
+    from vidseq.early import EarlyExit
     from vidseq.sampling import Clip, Clock
 
 
@@ -34,6 +35,7 @@ class Classify(Protocol):
         end_seconds: float | None,
         top_k: int,
         model: str | None,
+        early_exit: EarlyExit | None,
         stop: threading.Event,
     ) -> Prediction: ...
 

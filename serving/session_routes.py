@@ -64,13 +64,18 @@ def session_router(
     )
     async def open_session(request: Request, response: Response) -> Ready:
         """Begin a stream of pictures, or go on with one that a resume token holds."""
-        body = await receive_bytes(
-            request, ["application/json"], max_bytes=MAX_OPEN_BYTES, timeout_seconds=body_timeout_seconds
-        )
-        asked = _asked(body)
-        refuse_unknown(asked.model, models())
-        async with in_time():
-            stream = await streaming(sessions).open(asked, owner=owner_of(request.headers))
+        with admission.place() as hold:
+            body = await receive_bytes(
+                request,
+                ["application/json"],
+                max_bytes=MAX_OPEN_BYTES,
+                timeout_seconds=body_timeout_seconds,
+                hold=hold,
+            )
+            asked = _asked(body)
+            refuse_unknown(asked.model, models())
+            async with in_time():
+                stream = await streaming(sessions).open(asked, owner=owner_of(request.headers))
         response.headers["Location"] = f"/v1/sessions/{stream.ready.session}"
         return stream.ready
 

@@ -7,20 +7,22 @@ No replica owns a session. Whoever is asked reads it, and the first to write a p
 was applied before, here or elsewhere, is answered with what was said then.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from serving.sealing import Tokens
-from serving.store import Kept, Lifetimes, Record, Store
+from serving.store import Kept, Lifetimes, Record, Store, absent
 from vidseq.config import Config, PositiveInt, Sampling
-from vidseq.errors import ModelReplaced, PushMismatch, SequenceConflict, SessionEnded, SessionNotFound
-from vidseq.live import Live
+from vidseq.errors import ModelReplaced, PushMismatch, SequenceConflict, SessionEnded, SessionError, StateError
 from vidseq.messages import (
     Applied,
     Final,
@@ -33,9 +35,12 @@ from vidseq.messages import (
     read_service_message,
     unpack_frames,
 )
-from vidseq.sampling import Clip, Clock
 from vidseq.schemas import ModelInfo, VideoReport
-from vidseq.session import Session
+
+if TYPE_CHECKING:  # with them come torch and OpenCV, which only a replica loads
+    from vidseq.live import Live
+    from vidseq.sampling import Clip, Clock
+    from vidseq.session import Session
 
 
 class SessionSettings(Config):
@@ -84,17 +89,18 @@ class Sessions:
     def info(self) -> ModelInfo:
         return self.live.info
 
-    async def open(self, asked: Open, *, owner: str) -> "Stream":
+    async def open(self, asked: Open, *, owner: str) -> Stream:
         """A new stream, or one that goes on.
 
         Raises:
             SessionNotFound, SessionExpired, ModelReplaced, TokenError: it cannot go on.
             SessionEnded: it has ended, and the caller has heard its last answer.
+            SessionError: answers that the caller says it has not heard are no longer kept.
             TooManySessions: no place for a new one.
         """
         if asked.resume is not None and asked.resume.session is not None:
             place = await self.read(asked.resume.session, owner=owner, may_have_ended=True)
-            missed = await asyncio.to_thread(self._missed, asked.resume.session, asked.resume.received)
+            missed = await asyncio.to_thread(self._missed, place, asked.resume.received)
             if place.record is not None and place.record.ended and not missed:
                 raise _ended(place.record)
             return Stream(self, place, missed)
@@ -118,7 +124,10 @@ class Sessions:
         """
         place = await self.read(session_id, owner=owner)
         if sequence == place.session.sequence:
-            return await Stream(self, place, ()).push(push, born_seconds=time.perf_counter())
+            try:
+                return await Stream(self, place, ()).push(push, born_seconds=time.perf_counter())
+            except SequenceConflict:  # others have applied it at the same time, and gone on
+                place = await self.read(session_id, owner=owner, may_have_ended=True)
         return await self.repeated(place, sequence, digest(push))
 
     async def repeated(self, place: _Place, sequence: int, digest: bytes) -> Applied:
@@ -195,9 +204,14 @@ class Sessions:
         meta = self._checked(record.meta)
         return _Place(self.live.from_bytes(record.state), meta.options, record, owner)
 
-    def _missed(self, session_id: str, received: int) -> tuple[ServiceMessage, ...]:
-        kept = self.store.answers_from(session_id, received)
-        return tuple(read_service_message(kept[sequence].answer) for sequence in sorted(kept))
+    def _missed(self, place: _Place, received: int) -> tuple[ServiceMessage, ...]:
+        """The answers from `received` on, up to where `place` stands: an old connection may still be going on."""
+        assert place.record is not None
+        due = range(received, place.session.sequence)
+        kept = self.store.answers_from(place.record.session_id, received)
+        if due and received not in kept:
+            raise SessionError(f"the answer to push {received} is due, and no longer kept: {len(due):,} came since")
+        return tuple(read_service_message(kept[sequence].answer) for sequence in due)
 
     def _open_token(self, token: str, owner: str) -> tuple[Session, StreamOptions]:
         payload = self._tokens.open(token, owner=owner)
@@ -210,7 +224,10 @@ class Sessions:
         return _Meta(model=model, options=options).model_dump_json()
 
     def _checked(self, text: str | bytes) -> _Meta:
-        meta = _Meta.model_validate_json(text)
+        try:
+            meta = _Meta.model_validate_json(text)
+        except ValidationError:
+            raise StateError("the stream began with a version of vidseq that this one does not understand") from None
         began, here = meta.model, self.info
         if began.sha256 != here.sha256:
             raise ModelReplaced(
@@ -291,18 +308,25 @@ class Stream:
         place, sessions = self._place, self._sessions
         session, record = place.session, place.record
         if record is not None and record.ended:
-            kept = await asyncio.to_thread(sessions.store.answer, record.session_id, record.sequence - 1)
-            assert kept is not None, "the last answer is kept as long as the session"
-            return Final.model_validate_json(kept.answer)
+            return await self._last_answer(record)
         final = sessions.live.end(session, options=self.options, video=video, seen_until=seen_until)
         if record is not None:
             ended = self._next_record(record, replace(session, sequence=session.sequence + 1), ended=True)
-            kept = Kept(b"", final.model_dump_json().encode())
-            await asyncio.to_thread(
-                sessions.store.replace, ended, expected=record.sequence, kept={record.sequence: kept}
-            )
+            kept = {record.sequence: Kept(b"", final.model_dump_json().encode())}
+            try:
+                await asyncio.to_thread(sessions.store.replace, ended, expected=record.sequence, kept=kept)
+            except SequenceConflict:
+                there = await asyncio.to_thread(sessions.store.read, record.session_id)
+                if not there.ended or there.sequence != ended.sequence:
+                    raise
+                return await self._last_answer(there)  # another connection was first
             self._place = replace(place, record=ended)
         return final
+
+    async def _last_answer(self, record: Record) -> Final:
+        kept = await asyncio.to_thread(self._sessions.store.answer, record.session_id, record.sequence - 1)
+        assert kept is not None, "the last answer is kept as long as the session"
+        return Final.model_validate_json(kept.answer)
 
     async def _commit(
         self, answers: tuple[Applied, ...], after: Session, digests: Sequence[bytes]
@@ -311,8 +335,7 @@ class Stream:
         place, sessions = self._place, self._sessions
         if place.record is None:
             self._place = replace(place, session=after)
-            token = sessions.token(self._place)
-            return tuple(applied.model_copy(update={"resume_token": token}) for applied in answers)
+            return tuple([await asyncio.to_thread(self._with_token, applied) for applied in answers])
         record = self._next_record(place.record, after, ended=False)
         kept = {
             applied.sequence: Kept(push_digest, applied.model_dump_json().encode())
@@ -328,7 +351,8 @@ class Stream:
     async def _adopt(self, answers: tuple[Applied, ...], digests: Sequence[bytes]) -> tuple[Applied, ...]:
         """Another replica, on a connection that was cut, has applied these very pushes: take up what it has written."""
         assert self._place.record is not None
-        place = await self._sessions.read(self._place.record.session_id, owner=self._place.owner)
+        session_id, owner = self._place.record.session_id, self._place.owner
+        place = await self._sessions.read(session_id, owner=owner, may_have_ended=True)
         adopted = [
             await self._sessions.repeated(place, applied.sequence, push_digest)
             for applied, push_digest in zip(answers, digests, strict=True)
@@ -337,6 +361,12 @@ class Stream:
             raise SequenceConflict(place.session.sequence)
         self._place = place
         return tuple(adopted)
+
+    def _with_token(self, applied: Applied) -> Applied:
+        """With the stream as it stands after this very answer: those that follow may not be heard any more."""
+        session = replace(self._place.session, sequence=applied.sequence + 1)
+        token = self._sessions.token(replace(self._place, session=session))
+        return applied.model_copy(update={"resume_token": token})
 
     def _next_record(self, record: Record, session: Session, *, ended: bool) -> Record:
         return replace(
@@ -358,4 +388,4 @@ def _ended(record: Record) -> SessionEnded:
 
 def _refuse_foreign(record: Record, owner: str) -> None:
     if not secrets.compare_digest(record.owner, owner):
-        raise SessionNotFound(f"there is no session {record.session_id}")  # not even that somebody else has it
+        raise absent(expired=False)  # in the same words: not even that somebody else has it is told

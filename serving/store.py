@@ -54,7 +54,7 @@ class Lifetimes(Config):
     remembered_seconds: PositiveSeconds = 3600.0
     max_per_owner: PositiveInt = 1_000  # a tenth of all: no key can take every place
     max_total: PositiveInt = 10_000
-    kept_answers: PositiveInt = 64
+    kept_answers: PositiveInt = 128
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,9 @@ class Socket:
         self._websocket = websocket
         self._send_timeout_seconds = send_timeout_seconds
 
+    async def accept(self) -> None:
+        await self._taken(self._websocket.accept())
+
     async def receive(self) -> str | bytes:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -92,7 +95,7 @@ class Socket:
         try:
             async with asyncio.timeout(self._send_timeout_seconds):
                 await sending
-        except (TimeoutError, WebSocketDisconnect) as error:
+        except (OSError, WebSocketDisconnect) as error:  # a timeout is an OSError, too
             raise ClientDisconnect from error
 
 
@@ -136,7 +139,7 @@ class Streams:
         socket = Socket(websocket, send_timeout_seconds=self._settings.send_timeout_seconds)
         request_id = websocket.state.request_id
         try:
-            await websocket.accept()
+            await socket.accept()
             try:
                 await self._converse(socket, websocket.headers)
                 await socket.close(NORMAL_CLOSE)

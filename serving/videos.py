@@ -4,7 +4,7 @@ import functools
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
@@ -19,8 +19,12 @@ from serving.handover import Decoding
 from serving.lines import Line, Lines, Passing, disconnected
 from serving.parts import Classify, Decode, Live, PushObserver, Sessions
 from vidseq.config import Config, Seconds
+from vidseq.errors import OptionError
 from vidseq.messages import Failed, StreamOptions
 from vidseq.schemas import Models, Prediction
+
+if TYPE_CHECKING:
+    from vidseq.early import EarlyExit
 
 
 class ClassifyOptions(Config):
@@ -32,12 +36,36 @@ class ClassifyOptions(Config):
     frames: bool = Field(default=True, description="answer with the label of each sampled frame")
     segments: bool = Field(default=True, description="answer with the segments of one label")
     model: str | None = Field(default=None, max_length=200, description="a name from /v1/models; the first if left out")
+    early_exit: float | None = Field(
+        default=None,
+        gt=0.5,
+        le=1,
+        description="stop once the action's calibrated score is at least this; refused by a model that is not "
+        "calibrated, and with application/x-ndjson",
+    )
+    early_hold: Seconds | None = Field(
+        default=None, description="... and has been for so many seconds; 1 if left out, refused without early_exit"
+    )
 
     @model_validator(mode="after")
     def _interval(self) -> "ClassifyOptions":
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"end {self.end} is not after start {self.start}")
         return self
+
+    @model_validator(mode="after")
+    def _hold(self) -> "ClassifyOptions":
+        if self.early_hold is not None and self.early_exit is None:
+            raise ValueError("early_hold says how long to wait with early_exit, which is not given")
+        return self
+
+    def when_to_exit(self) -> "EarlyExit | None":
+        if self.early_exit is None:
+            return None
+        from vidseq.early import EarlyExit  # not above: with it comes numpy, which the doors do without
+
+        given = {"score": self.early_exit, "hold_seconds": self.early_hold}
+        return EarlyExit.model_validate({name: value for name, value in given.items() if value is not None})
 
     def asked_for(self, prediction: Prediction) -> Prediction:
         unasked = {name: () for name in ("frames", "segments") if not getattr(self, name)}
@@ -91,7 +119,10 @@ class Videos:
     async def classify_video(self, request: Request, options: Annotated[ClassifyOptions, Query()]) -> Response:
         """Label one video: its action, the label of each sampled frame, and segments in time."""
         refuse_unknown(options.model, self._models())
-        live = streaming(self._sessions).live if lines_wanted(request.headers.get("accept", "")) else None
+        by_line = lines_wanted(request.headers.get("accept", ""))
+        if by_line and options.early_exit is not None:
+            raise OptionError("early_exit is not for labels line by line: ask for application/json, or stop reading")
+        live = streaming(self._sessions).live if by_line else None
         with ExitStack() as holding:
             hold = holding.enter_context(self._admission.place())
             received = await receive_video(
@@ -136,6 +167,7 @@ def _classified(classify: Classify, video: BinaryIO, options: ClassifyOptions, s
         end_seconds=options.end,
         top_k=options.top_k,
         model=options.model,
+        early_exit=options.when_to_exit(),
         stop=stop,
     )
     return options.asked_for(prediction).model_dump_json().encode()

@@ -184,8 +184,8 @@ def killing_workers(*, at_most: int) -> Iterator[list[int]]:
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Takes a worker a second or two."""
-    return write_clip(tmp_path_factory.mktemp("long") / "long.mp4", num_frames=4000, frames_per_second=8)
+    """Takes a worker some seconds, also to be found while it is read."""
+    return write_clip(tmp_path_factory.mktemp("long") / "long.mp4", num_frames=12000, frames_per_second=8)
 
 
 @cluster

@@ -14,8 +14,9 @@ import pytest
 from tests.toy_videos import paint, read, write_clip
 from vidseq.camera import Annotated, Camera
 from vidseq.config import Limits, Picture
+from vidseq.decoder import Pixels
 from vidseq.errors import OptionError, SourceLost, SourceNotFound, TooManyPixels, UnsupportedCodec
-from vidseq.video import Pixels, Reader, Verdict
+from vidseq.video import Reader, Verdict
 
 PICTURE = Picture(size=64)
 ROOT = Path(__file__).parents[1]
@@ -132,8 +133,9 @@ def test_a_camera_that_never_answers_is_given_up() -> None:
             pass
 
 
-def test_a_number_without_a_camera_is_said() -> None:
-    with pytest.raises(SourceNotFound, match="no picture comes from camera 97"), Camera("97", picture=PICTURE):
+@pytest.mark.parametrize("number", ["97", "99999999999"])
+def test_a_number_without_a_camera_is_said(number: str) -> None:
+    with pytest.raises(SourceNotFound, match=f"from camera {number}:"), Camera(number, picture=PICTURE):
         pass
 
 

@@ -98,7 +98,7 @@ def test_what_came_before_an_interval_is_not_remembered(classifier: Classifier, 
     assert of_interval.frames[0].seconds == 6.0 and of_alone.frames[0].seconds == 0.0
 
 
-@pytest.mark.parametrize("interval", [(3.0, 3.0), (4.0, 2.0), (-1.0, None), (float("nan"), None)])
+@pytest.mark.parametrize("interval", [(3.0, 3.0), (4.0, 2.0), (-1.0, None), (float("nan"), None), (1e308, None)])
 def test_an_interval_that_cannot_be_is_an_error_of_the_caller(
     classifier: Classifier, clip: Path, interval: tuple[float, float | None]
 ) -> None:
@@ -308,6 +308,18 @@ def test_an_engine_exits_at_the_same_frame(calibrated: Checkpoint, impatient: Cl
         found, expected = shared.classify(clip, early_exit=wish), impatient.classify(clip, early_exit=wish)
     assert found.sampled == expected.sampled
     assert [frame.label for frame in found.frames] == [frame.label for frame in expected.frames]
+
+
+def test_segments_of_an_early_exit_end_at_the_same_time_however_far_ahead_the_video_was_decoded(
+    calibrated: Checkpoint, impatient: Classifier, clip: Path
+) -> None:
+    """The exit is the last frame of its chunk: only beside an Engine has more been decoded by then."""
+    wish = EarlyExit(score=0.9, hold_seconds=1.375)
+    with Engine(calibrated.model) as engine:
+        found = Classifier(calibrated, compute=engine.submit, limits=Limits()).classify(clip, early_exit=wish)
+    expected = impatient.classify(clip, early_exit=wish)
+    assert expected.sampled.num_frames % 4 == 0 and expected.segments
+    assert found.segments[-1].end_seconds == expected.segments[-1].end_seconds == expected.early_exit.seconds + 0.125
 
 
 def test_an_early_exit_leaves_no_open_file(impatient: Classifier, clip: Path) -> None:

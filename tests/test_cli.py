@@ -91,7 +91,7 @@ def interrupted(*arguments: object, when: Path) -> Completed:
 def test_an_interrupted_training_continues_and_gives_the_model_of_an_uninterrupted_one(
     clips: Path, tmp_path: Path
 ) -> None:
-    options = (*SMALL, "--seed", 5, "--epochs", 40, "--patience", 40)
+    options = (*SMALL, "--seed", 5, "--epochs", 120, "--patience", 120)
     whole, model = tmp_path / "whole" / "model", tmp_path / "torn" / "model"
     assert vidseq("train", clips, "--out", whole, *options).returncode == 0
     stopped = interrupted("train", clips, "--out", model, *options, when=tmp_path / "torn" / "model.run" / "gru.pt")

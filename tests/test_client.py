@@ -22,10 +22,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from web_server import MODEL, Held, count_bytes, raising, running, toy_app
 
+from serving.labeller import Labeller
+from tests.predictions import assert_same
+from tests.toy_models import toy_checkpoint
+from tests.toy_videos import write_clip
+from vidseq.checkpoint import load_checkpoint, save_checkpoint
+from vidseq.classifier import Classifier
 from vidseq.client import AsyncClient, Client
 from vidseq.client.answers import retry_after_seconds
 from vidseq.client.retries import Retries
 from vidseq.client.uploads import CHUNK_BYTES
+from vidseq.config import Calibration, Limits
+from vidseq.early import EarlyExit
 from vidseq.errors import (
     BodyTooLarge,
     ConnectionFailed,
@@ -259,6 +267,51 @@ def test_a_file_that_shrinks_while_it_is_sent_is_told(through: Through, service:
 
     with pytest.raises(InputError, match="changed while it was sent"):
         through(classify(clip, on_progress=shrink), service)
+
+
+# Early exit
+
+
+@contextlib.contextmanager
+def serving(model: Path) -> Iterator[str]:
+    """The URL of a real model."""
+    labeller = Labeller(model, name=None, device="cpu", limits=Limits())
+    try:
+        with running(toy_app(labeller.classify)) as url:
+            yield url
+    finally:
+        labeller.close()
+
+
+def test_an_early_exit_over_http_is_the_one_in_process(through: Through, tmp_path: Path) -> None:
+    toy, model = load_checkpoint(toy_checkpoint(tmp_path / "toy")), tmp_path / "sure after a second"
+    calibration = Calibration(elapsed_seconds=(0.0, 1.0), temperatures=(100.0, 1e-4))
+    config = toy.config.model_copy(update={"calibration": calibration})
+    assert toy.baseline is not None
+    save_checkpoint(model, config=config, model=toy.model, baseline=toy.baseline, card="", version="1")
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=40)
+    expected = Classifier.load(model).classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=0.5))
+    with serving(model) as url:
+        found = through(classify(clip, early_exit=0.9, early_hold_seconds=0.5), url)
+    assert found.early_exit == expected.early_exit and found.early_exit.seconds == 1.5
+    assert found.video.complete and found.video.frames_decoded < 40
+    # how far an engine has decoded ahead by then is a matter of time
+    assert_same([found.model_copy(update={"video": expected.video})], [expected])
+
+
+def test_a_model_without_calibration_refuses_to_exit_early_in_its_own_words(through: Through, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4")
+    with (
+        serving(toy_checkpoint(tmp_path / "toy")) as url,
+        pytest.raises(RequestRejected, match="toy is not calibrated by elapsed time") as caught,
+    ):
+        through(classify(clip, early_exit=0.9), url)
+    assert (caught.value.status, caught.value.type) == (422, OptionError.code)
+
+
+def test_a_time_to_hold_without_an_early_exit_is_refused(through: Through, service: str) -> None:
+    with pytest.raises(RequestRejected, match="early_exit, which is not given"):
+        through(classify(b"video", early_hold_seconds=2.0), service)
 
 
 # Errors in the service's words

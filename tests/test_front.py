@@ -1,12 +1,13 @@
 """The layer around Ray Serve's proxy: whoever asks gets problems and one request id, whatever Serve itself says."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
 from serving.front import Front, layers
@@ -22,12 +23,12 @@ def test_it_is_the_one_layer_that_serve_is_given() -> None:
     assert [layer.cls for layer in layers()] == [Front]
 
 
-@pytest.mark.parametrize(("serves", "ours"), [(404, 404), (408, 504), (500, 503), (503, 503)])
+@pytest.mark.parametrize(("serves", "ours"), [(404, 404), (408, 504), (499, 408), (500, 503), (503, 503)])
 def test_an_error_in_serves_plain_words_becomes_a_problem(serves: int, ours: int) -> None:
     answer = asked(PlainTextResponse("Internal Server Error", serves))
     problem = Problem.model_validate(answer.json())
     assert answer.headers["content-type"] == problems.MEDIA_TYPE
-    assert (answer.status_code, problem.status, problem.retryable) == (ours, ours, ours >= 500)
+    assert (answer.status_code, problem.status, problem.retryable) == (ours, ours, ours in (408, 503, 504))
 
 
 def test_a_proxy_that_fails_is_a_problem_that_may_be_retried() -> None:
@@ -128,15 +129,59 @@ async def telling(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-STEERING = {"X-Request-Timeout-Seconds": "1", "X-Request-Disconnect-Disabled": "?1"}
+STEERING = {
+    "X-Request-Timeout-Seconds": "1",
+    "X-Request-Disconnect-Disabled": "?1",
+    "X-Session_ID": "sticky",
+    "serve_multiplexed_model_id": "other",
+}
 
 
 def test_a_stream_that_ends_well_passes_as_it_is_and_no_time_limit_of_serve_cuts_it() -> None:
-    with TestClient(Front(telling)).websocket_connect("/v1/streams", headers=STEERING) as socket:
+    with TestClient(Front(telling)).websocket_connect("/v1/streams", headers=dict(STEERING)) as socket:
         headers = socket.receive_json()
         assert socket.receive()["code"] == 1000
     assert headers["x-request-timeout-seconds"] == "0"
-    assert "x-request-disconnect-disabled" not in headers
+    assert not steering(headers)
+
+
+def steering(headers: dict[str, str]) -> set[str]:
+    return {name.lower() for name in STEERING} & headers.keys() - {"x-request-timeout-seconds"}
+
+
+def test_a_client_that_does_not_take_its_answers_is_not_listened_to_until_it_does() -> None:
+    """What a replica answers waits in Serve without bound: so no more may come in to be answered."""
+    heard, told = list[str](), list[str]()
+
+    async def story() -> None:
+        takes = asyncio.Event()
+
+        async def eager(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "websocket.accept"})
+            answering = asyncio.ensure_future(send({"type": "websocket.send", "text": "an answer"}))
+            await asyncio.sleep(0)
+            await receive()
+            heard.append("more")
+            await answering
+            await send({"type": "websocket.close", "code": 1000})
+
+        async def receive() -> Message:
+            return {"type": "websocket.receive", "text": "a push"}
+
+        async def send(message: Message) -> None:
+            told.append(message["type"])
+            if message["type"] == "websocket.send":
+                await takes.wait()
+
+        scope = {"type": "websocket", "path": "/v1/streams", "headers": []}
+        talking = asyncio.ensure_future(Front(eager)(scope, receive, send))
+        await asyncio.sleep(0.05)
+        assert (told, heard) == (["websocket.accept", "websocket.send"], [])
+        takes.set()
+        await asyncio.wait_for(talking, timeout=10)
+
+    asyncio.run(story())
+    assert (told[-1], heard) == ("websocket.close", ["more"])
 
 
 @pytest.mark.parametrize(("accept", "limit"), [("application/json", None), ("application/x-ndjson", "0")])
@@ -147,4 +192,4 @@ def test_no_client_steers_serve_but_an_answer_in_lines_has_no_end_to_end_limit(a
 
     headers = asked(echo, Accept=accept, **STEERING).json()
     assert [value for name, value in headers if name == "x-request-timeout-seconds"] == ([limit] if limit else [])
-    assert "x-request-disconnect-disabled" not in dict(headers)
+    assert not steering(dict(headers))

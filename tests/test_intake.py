@@ -93,6 +93,12 @@ def test_a_gap_has_the_effect_that_the_rule_says(rule: str, keep: float) -> None
     assert intake.pieces[-1].keep == keep
 
 
+def test_after_the_longest_gap_a_memory_has_faded_and_is_not_reset() -> None:
+    """A reset is a keep of nothing: it ends what is going on and counts frames anew."""
+    (_, after) = taken(at(0.0, 1e6), gap="decay", half_life_seconds=1.0).pieces
+    assert 0 < after.keep < 1e-100
+
+
 def test_a_gap_between_two_pushes_is_seen_too() -> None:
     pace = taken(at(0.0, 0.1)).pace
     assert kinds(taken(at(2.05), pace=pace)) == []

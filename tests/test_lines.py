@@ -1,8 +1,10 @@
 """Labels line by line on a real server with a real toy model; and which answer an Accept header gets."""
 
+import asyncio
 import contextlib
 import http.client
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +20,7 @@ from serving.accept import lines_wanted
 from serving.parts import Frames
 from tests.stream_server import said, stream_app
 from tests.test_web import problem_of
-from tests.toy_streams import labels, toy_live
+from tests.toy_streams import labels, run, toy_live
 from tests.toy_videos import write_clip
 from tests.web_server import running, toy_app, wait_until
 from vidseq.config import Limits
@@ -136,6 +138,26 @@ def test_the_work_for_a_client_that_went_away_stops_and_its_place_is_free(
         gated.go_on.set()
         assert gated.closed.wait(10)
         wait_until(lambda: asked(url, video).status_code == 200)
+
+
+def test_who_takes_no_line_in_time_has_gone(
+    live: Live, tmp_path: Path, video: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    coming = [{"type": "http.request", "body": video, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return coming.pop() if coming else await asyncio.Future()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message.get("body"):
+            await asyncio.Future()
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": headers, "query_string": b""}
+    app = stream_app(live, tmp_path, request_timeout_seconds=0.5)
+    with caplog.at_level(logging.INFO, logger="serving"):
+        run(asyncio.wait_for(app(scope, receive, send), timeout=10))
+    assert [record.levelname for record in caplog.records] == ["INFO"] and "went away" in caplog.text
 
 
 def test_a_model_that_cannot_stream_says_so() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.toy_streams import assert_same, chunked, labels, picture, pushed, raw, run, toy_frames, toy_live
-from vidseq.config import Sampling, StreamRules
+from vidseq.config import MAX_SECONDS, Sampling, StreamRules
 from vidseq.errors import NothingSampled, OfflineOnly, StateError
 from vidseq.live import Live
 from vidseq.messages import StreamOptions
@@ -92,6 +93,15 @@ def test_a_reset_closes_what_was_open(live: Live) -> None:
     assert told == [change.segment for change in expected.segments]
 
 
+def test_what_a_reset_closes_does_not_reach_into_the_new_video(live: Live) -> None:
+    """At 8 looked at a second the last frame would hold until 1.225 s, and the next is there at 1.15 s."""
+    before = [raw(picture(number), seconds) for number, seconds in enumerate((0.9, 1.1))]
+    options = StreamOptions(rules=StreamRules(size="reset"))
+    answers, _ = run(pushed(live, [before, [raw(picture(2, height=48), 1.15)]], options=options))
+    (*_, last) = [change.segment for change in answers[1].segments if change.change == "closed"]
+    assert last.end_seconds == 1.15
+
+
 def test_memory_that_fades_is_between_kept_and_lost(live: Live) -> None:
     later = toy_frames(1, first=200)
     scores = {}
@@ -108,6 +118,21 @@ def test_frames_that_waited_beyond_their_deadline_are_dropped_and_told(live: Liv
     assert answers[0].labels == ()
     assert [(notice.kind, notice.num_frames) for notice in answers[0].notices] == [("late", 4)]
     assert session.track.num_frames == 0
+
+
+@pytest.mark.parametrize("seconds", [-MAX_SECONDS, 0.0, MAX_SECONDS])
+def test_the_furthest_times_are_labelled_and_kept(live: Live, seconds: float) -> None:
+    frames = [[raw(picture(0), -MAX_SECONDS)], [raw(picture(1), seconds)]]
+    _, session = run(pushed(live, frames, between=lambda session: live.from_bytes(live.to_bytes(session))))
+    final = live.end(session, options=StreamOptions(), video=None, seen_until=session.pace.seen_until)
+    assert final.prediction.sampled.end_seconds == seconds
+
+
+@pytest.mark.parametrize("seconds", [1e308, -1e308, float("nan"), 1.7e12])
+def test_no_frame_has_a_time_that_cannot_be_reckoned_with(seconds: float) -> None:
+    """The last are milliseconds since 1970, which are a mistake."""
+    with pytest.raises(ValidationError, match="seconds"):
+        raw(picture(0), seconds)
 
 
 def test_the_end_says_what_the_last_label_said(live: Live) -> None:

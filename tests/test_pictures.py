@@ -13,10 +13,11 @@ from PIL import Image
 
 from tests.toy_videos import paint, read
 from vidseq.config import Limits, Picture, Sampling
+from vidseq.decoder import Pixels
 from vidseq.errors import EmptyVideo, OptionError, TooManyFrames, TooManyPixels, UndecodablePicture, VideoError
 from vidseq.pictures import PictureReader, decode_picture, raw_picture
 from vidseq.sampling import sample
-from vidseq.video import Pixels, Verdict
+from vidseq.video import Verdict
 
 
 def write_pictures(folder: Path, *, num_frames: int, suffix: str = ".png") -> Path:

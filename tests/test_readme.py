@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
+from tests.stream_server import stream_app
 from tests.toy_models import toy_checkpoint
+from tests.toy_streams import picture, toy_live
 from tests.toy_videos import write_clip
 from tests.web_server import running, toy_app
 from vidseq.cli import app
@@ -46,7 +49,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_every_python_block_is_run_by_one_of_the_tests_below() -> None:
-    assert blocks("python") == [python_with("Classifier"), python_with("Client")]
+    assert blocks("python") == [python_with("Classifier"), python_with("top_k"), python_with("push")]
 
 
 @pytest.mark.usefixtures("folder")
@@ -59,11 +62,22 @@ def test_the_block_for_this_machine_labels_a_clip_and_follows_a_stream(capsys: p
 
 @pytest.mark.usefixtures("folder")
 def test_the_block_for_http_asks_a_service() -> None:
-    block, names = python_with("Client"), dict[str, object]()
+    block, names = python_with("top_k"), dict[str, object]()
     assert ADDRESS in block
     with running(toy_app()) as url:
         exec(compile(block.replace(ADDRESS, url), "README.md", "exec"), names)
     assert len(names["prediction"].top) == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_block_for_streams_is_answered_while_it_sends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    block = python_with("push")
+    assert ADDRESS in block
+    Image.fromarray(picture(0)).save("frame.jpg")
+    with toy_live(tmp_path) as live, running(stream_app(live, tmp_path)) as url:
+        exec(compile(block.replace(ADDRESS, url), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5 and "label=" in lines[0]
 
 
 @pytest.mark.parametrize("words", shell_lines("vidseq"), ids=" ".join)
@@ -76,7 +90,7 @@ def test_every_command_of_vidseq_is_one_that_it_takes(words: list[str]) -> None:
 
 
 def test_the_readme_shows_the_commands_a_person_needs() -> None:
-    assert {words[0] for words in shell_lines("vidseq")} == {"train", "evaluate", "predict", "score", "serve"}
+    assert {words[0] for words in shell_lines("vidseq")} == {"train", "evaluate", "predict", "score", "serve", "watch"}
 
 
 def test_every_word_for_make_is_a_target() -> None:

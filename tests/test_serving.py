@@ -164,10 +164,11 @@ def test_of_ray_only_what_asks_for_its_token_listens_beyond_the_loopback(service
     assert len(beyond) <= 2
 
 
-def test_a_service_that_is_stopped_while_it_starts_leaves_nothing(model: Path) -> None:
+@pytest.mark.parametrize("newest", ["raylet", "ray::ServeContr"], ids=["while Ray starts", "when Ray has started"])
+def test_a_service_that_is_stopped_while_it_starts_leaves_nothing(model: Path, newest: str) -> None:
     with started_service(model) as service:
         deadline = time.monotonic() + 60
-        while "raylet" not in map(name_of, service.tree()):
+        while newest not in map(name_of, service.tree()):
             assert time.monotonic() < deadline, service.said()
             time.sleep(0.05)
     assert service.process.returncode != 0  # and started_service has looked for what may be left

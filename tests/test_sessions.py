@@ -2,17 +2,19 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.sealing import Tokens
-from serving.sessions import Sessions, SessionSettings
-from serving.store import Lifetimes, open_store
+from serving.sessions import Sessions, SessionSettings, digest
+from serving.store import Lifetimes, Store, open_store
 from tests.toy_streams import assert_same, chunked, labels, pushed, run, toy_frames, toy_live
 from vidseq.config import StreamRules
 from vidseq.errors import (
@@ -21,13 +23,15 @@ from vidseq.errors import (
     PushMismatch,
     SequenceConflict,
     SessionEnded,
+    SessionError,
     SessionExpired,
     SessionNotFound,
+    StateError,
     StreamRefused,
     TokenError,
 )
 from vidseq.live import Live
-from vidseq.messages import Applied, Final, Open, Resume, StreamOptions, pack_frames
+from vidseq.messages import Applied, Final, Notice, Open, Resume, StreamOptions, pack_frames
 
 KEY = hashlib.sha256(b"a key for tests").digest()
 FRAMES = toy_frames(30, frames_per_second=10)
@@ -287,4 +291,138 @@ def test_an_idle_session_expires(house: House) -> None:
         await service.put(session, sequence=0, push=PUSHES[0], owner=OWNER)
 
     with pytest.raises(SessionExpired):
+        run(story())
+
+
+# Two connections at once
+
+
+class Overtaken:
+    """A store that lets something else happen, once, just before it is asked for `what`."""
+
+    def __init__(self, store: Store, what: str, happens: Callable[[], object]) -> None:
+        self._store = store
+        self._what = what
+        self._happens = [happens]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._what and self._happens:
+            self._happens.pop()()
+        return getattr(self._store, name)
+
+
+def overtaken(house: House, what: str, happens: Callable[[Sessions], Any]) -> Sessions:
+    """A service that is overtaken by another one, over the same store."""
+    service, other = house.service(), house.service()
+    service.store = Overtaken(service.store, what, lambda: run_aside(happens(other)))
+    return service
+
+
+def run_aside(work: Any) -> None:
+    """In a loop and a thread of its own, to its end."""
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(asyncio.run, work).result()
+
+
+def test_an_answer_that_comes_while_a_stream_is_resumed_is_not_yet_missed(house: House) -> None:
+    """Else the client would hear of a push that it is told to send."""
+
+    async def story() -> None:
+        session = await opened(house.service())
+        service = overtaken(
+            house, "answers_from", lambda other: other.put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+        )
+        stream = await service.open(Open(resume=Resume(session=session)), owner=OWNER)
+        assert (stream.ready.next_sequence, stream.missed) == (0, ())
+        assert (await stream.push(PUSHES[0], born_seconds=0.0)).sequence == 0
+
+    run(story())
+
+
+def test_a_push_that_others_applied_and_left_behind_gets_its_stored_answer(house: House) -> None:
+    async def story() -> tuple[Applied, Applied]:
+        session = await opened(house.service())
+
+        async def two_pushes(other: Sessions) -> None:
+            for sequence in range(2):
+                await other.put(session, sequence=sequence, push=PUSHES[sequence], owner=OWNER)
+
+        slow = await overtaken(house, "replace", two_pushes).put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+        return slow, await house.service().put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+
+    slow, stored = run(story())
+    assert slow == stored
+
+
+def test_a_stream_that_an_old_connection_ended_is_to_be_resumed_and_tells_its_end(house: House) -> None:
+    async def story() -> None:
+        old = await house.service().open(Open(), owner=OWNER)
+        resume = Resume(session=old.ready.session)
+        new = await house.service().open(Open(resume=resume), owner=OWNER)
+        applied = await old.push(PUSHES[0], born_seconds=0.0)
+        final = await old.end(video=None, seen_until=old.seen_until)
+        with pytest.raises(SequenceConflict):  # which a client takes up by resuming; SessionEnded would be the end
+            await new.push(PUSHES[0], born_seconds=0.0)
+        assert (await house.service().open(Open(resume=resume), owner=OWNER)).missed == (applied, final)
+
+    run(story())
+
+
+def test_a_session_ended_through_eight_doors_at_once_has_one_end(house: House) -> None:
+    async def story() -> list[Final]:
+        services = [house.service() for _ in range(8)]
+        session = await opened(services[0])
+        await services[0].put(session, sequence=0, push=PUSHES[0], owner=OWNER)
+        return list(await asyncio.gather(*(service.end(session, owner=OWNER) for service in services)))
+
+    finals = run(story())
+    assert all(final == finals[0] for final in finals)
+
+
+def test_answers_that_were_missed_and_are_no_longer_kept_are_not_passed_over_in_silence(house: House) -> None:
+    async def story() -> None:
+        service = house.service(kept_answers=2)
+        stream = await service.open(Open(), owner=OWNER)
+        for push in PUSHES[:4]:
+            await stream.push(push, born_seconds=0.0)
+        session = stream.ready.session
+        assert len((await service.open(Open(resume=Resume(session=session, received=2)), owner=OWNER)).missed) == 2
+        with pytest.raises(SessionError, match="the answer to push 1 is due"):
+            await service.open(Open(resume=Resume(session=session, received=1)), owner=OWNER)
+
+    run(story())
+
+
+def test_each_of_several_dropped_pushes_has_the_token_that_goes_on_just_after_it(house: House) -> None:
+    told = Notice(kind="dropped", effect="dropped", seconds=0.0, num_frames=4, detail="too fast")
+
+    async def story() -> list[int]:
+        stream = await house.service().open(Open(keep="client"), owner=OWNER)
+        answers = await stream.skip([(digest(push), told) for push in PUSHES[:3]])
+        resumed = [Open(keep="client", resume=Resume(token=applied.resume_token)) for applied in answers]
+        return [(await house.service().open(asked, owner=OWNER)).ready.next_sequence for asked in resumed]
+
+    assert run(story()) == [1, 2, 3]
+
+
+def test_another_callers_session_and_one_that_never_was_are_refused_in_the_same_words(house: House) -> None:
+    async def refused(session: str) -> str:
+        with pytest.raises(SessionNotFound) as error:
+            await house.service().standing(session, owner="somebody else")
+        return str(error.value)
+
+    async def story() -> tuple[str, str]:
+        return await refused(await opened(house.service())), await refused("nobody")
+
+    theirs, nobodys = run(story())
+    assert theirs == nobodys
+
+
+def test_a_token_whose_words_another_version_wrote_is_refused_as_such(house: House) -> None:
+    token = Tokens((KEY,)).seal(b"\x02\0\0\0{}", owner=OWNER, lifetime_seconds=60)
+
+    async def story() -> None:
+        await house.service().open(Open(keep="client", resume=Resume(token=token)), owner=OWNER)
+
+    with pytest.raises(StateError, match="version"):
         run(story())

@@ -21,6 +21,7 @@ from toy_videos import overwrite, paint, read, turn_clockwise, write_clip, write
 from vidseq import schemas
 from vidseq.config import Limits, Picture
 from vidseq.container import Source
+from vidseq.decoder import MID_GREY, Decoder, fit
 from vidseq.errors import (
     EmptyVideo,
     LimitExceeded,
@@ -37,7 +38,7 @@ from vidseq.errors import (
     UnsupportedContainer,
     VideoError,
 )
-from vidseq.video import MID_GREY, Decoder, Frame, Reader, Verdict, fit
+from vidseq.video import Frame, Reader, Verdict
 
 ROOT = Path(__file__).parents[1]
 PICTURE = Picture(size=64)
@@ -500,7 +501,7 @@ def test_the_capture_of_opencv_occurs_where_files_and_cameras_are_opened_and_now
         for path in sorted((ROOT / package).rglob("*.py"))
         if "VideoCapture" in path.read_text()
     ]
-    assert users == ["vidseq/camera.py", "vidseq/video.py"]
+    assert users == ["vidseq/camera.py", "vidseq/decoder.py"]
 
 
 def test_importing_does_no_work() -> None:

@@ -13,14 +13,16 @@ import pytest
 from rich.console import Console
 
 from tests.running import VIDSEQ
+from tests.test_camera import rtsp_camera
 from tests.toy_models import toy_checkpoint
 from tests.toy_streams import picture
 from tests.toy_videos import write_clip
 from vidseq.camera import CameraFrame
 from vidseq.classifier import Classifier
 from vidseq.config import Picture
-from vidseq.errors import OptionError, SourceNotFound
-from vidseq.messages import Applied, Final, read_service_message
+from vidseq.errors import OptionError, SourceLost, SourceNotFound
+from vidseq.labelling import closed
+from vidseq.messages import Final, read_service_message
 from vidseq.watch import _Newest, watch
 
 
@@ -37,10 +39,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def watched(model: Path, source: Path | str, *, json: bool = True, annotate: Path | None = None) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    told = io.StringIO()
+    watch_into(told, model, source, json=json, annotate=annotate)
+    return told.getvalue()
+
+
+def watch_into(
+    told: io.StringIO, model: Path, source: Path | str, *, json: bool = True, annotate: Path | None = None
+) -> None:
+    console = Console(file=told, width=100)
     watch(model, str(source), device="cpu", json=json, annotate=annotate, window=False, console=console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_a_file_is_labelled_as_classify_labels_it(model: Path, clip: Path) -> None:
@@ -49,7 +57,10 @@ def test_a_file_is_labelled_as_classify_labels_it(model: Path, clip: Path) -> No
     told = [(label.seconds, label.frame.label) for applied in answers for label in applied.labels]
     assert told == [(frame.seconds, frame.label) for frame in expected.frames]
     assert isinstance(final, Final) and final.prediction.action.label == expected.action.label
-    assert all(isinstance(applied, Applied) for applied in answers)
+    assert final.prediction.video == expected.video
+    assert [segment for message in (*answers, final) for segment in closed(message.segments)] == [
+        segment.model_copy(update={"score": pytest.approx(segment.score, abs=1e-5)}) for segment in expected.segments
+    ]
 
 
 def test_a_person_is_told_segments_and_the_action(model: Path, clip: Path) -> None:
@@ -79,6 +90,21 @@ def test_a_source_that_cannot_be_opened_is_said_in_a_sentence(
         watched(model, source)
 
 
+def test_what_was_seen_of_a_camera_that_is_lost_has_an_end_and_all_that_was_left_out_is_told(
+    model: Path, tmp_path: Path
+) -> None:
+    told, clip = io.StringIO(), write_clip(tmp_path / "clip.ts", num_frames=100, frames_per_second=20)
+    with (
+        rtsp_camera(clip.read_bytes()) as place,
+        pytest.raises(SourceLost, match="no more pictures"),
+    ):
+        watch_into(told, model, f"rtsp://{place}/toy")
+    *answers, final = map(read_service_message, told.getvalue().splitlines())
+    assert isinstance(final, Final)
+    num_dropped = sum(notice.num_frames for message in (*answers, final) for notice in message.notices)
+    assert 90 <= num_dropped + final.prediction.video.frames_decoded <= 100  # the last are lost with the connection
+
+
 def test_of_a_camera_that_does_not_wait_the_newest_picture_is_taken_and_the_others_counted() -> None:
     def camera() -> Iterator[CameraFrame]:
         for number in range(50):
@@ -89,7 +115,7 @@ def test_of_a_camera_that_does_not_wait_the_newest_picture_is_taken_and_the_othe
         while (one := newest.take()) is not None and time.monotonic() < deadline:
             taken.append(one)
             time.sleep(0.01)
-    missed = sum(notice.num_frames for _, notices in taken for notice in notices)
+    missed = sum(num_missed for _, num_missed in taken)
     assert len(taken) + missed == 50
     assert missed > 0 and taken[-1][0].seconds == 49 / 50
 

@@ -123,6 +123,15 @@ def test_options_reach_the_callable(http_client: httpx2.Client) -> None:
     assert answer["model"]["name"] == "toy"
 
 
+def test_a_wish_to_exit_early_reaches_the_callable_with_its_time_to_hold(http_client: httpx2.Client) -> None:
+    def told(**query: float) -> Any:
+        return http_client.post(CLASSIFY, params=query, content=b"video", headers=RAW).json()["early_exit"]
+
+    assert told() is None
+    assert told(early_exit=0.9) == {"score": 0.9, "seconds": 1.0}
+    assert told(early_exit=1, early_hold=0) == {"score": 1.0, "seconds": 0.0}
+
+
 @pytest.mark.parametrize(("unasked", "kept"), [("frames", "segments"), ("segments", "frames")])
 def test_a_list_that_is_not_asked_for_is_empty(http_client: httpx2.Client, unasked: str, kept: str) -> None:
     answer = http_client.post(CLASSIFY, params={unasked: "false"}, content=b"video", headers=RAW).json()
@@ -187,6 +196,12 @@ def test_a_compressed_body_is_refused(http_client: httpx2.Client) -> None:
         "frames=perhaps",
         "topk=3",
         "model=" + "x" * 201,
+        "early_exit=0.5",
+        "early_exit=1.01",
+        "early_exit=nan",
+        "early_hold=-1&early_exit=0.9",
+        "early_hold=inf&early_exit=0.9",
+        "early_hold=2",
     ],
 )
 def test_a_wrong_option_is_named(http_client: httpx2.Client, query: str) -> None:
@@ -194,6 +209,13 @@ def test_a_wrong_option_is_named(http_client: httpx2.Client, query: str) -> None
     problem = problem_of(response)
     assert (problem.status, problem.type) == (422, OptionError.code)
     assert query.split("=")[0] in problem.detail
+
+
+def test_labels_line_by_line_do_not_exit_early(http_client: httpx2.Client) -> None:
+    headers = RAW | {"Accept": "application/x-ndjson"}
+    problem = problem_of(http_client.post(f"{CLASSIFY}?early_exit=0.9", content=b"video", headers=headers))
+    assert (problem.status, problem.type) == (422, OptionError.code)
+    assert "early_exit is not for labels line by line" in problem.detail
 
 
 def test_an_unknown_model_is_refused_with_the_names_that_exist(http_client: httpx2.Client) -> None:

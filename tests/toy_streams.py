@@ -15,12 +15,12 @@ from PIL import Image
 from tests.toy_models import toy_checkpoint
 from vidseq.checkpoint import load_checkpoint
 from vidseq.config import Limits
+from vidseq.decoder import Pixels
 from vidseq.engine import Engine
 from vidseq.live import Live
 from vidseq.messages import Applied, Encoded, FrameHeader, StreamOptions
 from vidseq.schemas import Moment
 from vidseq.session import Session
-from vidseq.video import Pixels
 
 T = TypeVar("T")
 

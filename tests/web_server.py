@@ -11,7 +11,19 @@ import uvicorn
 from serving.envelope import Observer
 from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.web import WebSettings, create_app
-from vidseq.schemas import FrameLabel, ModelInfo, Models, Prediction, Sampled, Scored, Segment, Timings, VideoReport
+from vidseq.early import EarlyExit
+from vidseq.schemas import (
+    EarlyExited,
+    FrameLabel,
+    ModelInfo,
+    Models,
+    Prediction,
+    Sampled,
+    Scored,
+    Segment,
+    Timings,
+    VideoReport,
+)
 
 MODEL = ModelInfo(name="toy", version="1", sha256="0" * 64, action_labels=("walk",), frame_labels=("step",))
 TOY_MODELS = Models(models=(MODEL,))
@@ -24,6 +36,7 @@ def count_bytes(
     end_seconds: float | None,
     top_k: int,
     model: str | None,
+    early_exit: EarlyExit | None = None,
     stop: threading.Event,
 ) -> Prediction:
     """Reads the video to its end, in pieces; the answer tells how long it was and which options came."""
@@ -48,6 +61,7 @@ def count_bytes(
         ),
         model=MODEL.model_copy(update={"name": model or MODEL.name}),
         timings=Timings(decode_ms=1.0, encode_ms=1.0, recur_ms=1.0, queued_ms=0.0, total_ms=3.0),
+        early_exit=early_exit and EarlyExited(seconds=early_exit.hold_seconds, score=early_exit.score),
     )
 
 

@@ -11,13 +11,15 @@ Shape letters: T sampled frames, L frame labels.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from training.clips import LabelledClip
+
+if TYPE_CHECKING:  # tables are read and figures made without torch
+    from torch import Tensor
 
 IGNORED = -1  # the target of what has no label
 
@@ -37,10 +39,11 @@ def frame_targets(
     return target_T
 
 
-def delayed(target_T: Tensor, *, lookahead_frames: int) -> Tensor:
+def delayed(target_T: "Tensor", *, lookahead_frames: int) -> "Tensor":
     """The target of each step: the label of the frame so many steps ago, `IGNORED` before there was one."""
-    none_K = target_T.new_full((lookahead_frames,), IGNORED)
-    return torch.cat([none_K, target_T])[: len(target_T)]
+    late_T = target_T.roll(lookahead_frames)
+    late_T[:lookahead_frames] = IGNORED
+    return late_T
 
 
 def settled(scores_TL: NDArray[np.float64], *, lookahead_frames: int) -> NDArray[np.float64]:

@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Self
 
 import cv2
-import numpy as np
 
 from vidseq.config import Limits, Picture
+from vidseq.decoder import CODEC_WHITELIST, Pixels, codec_of, fit, header_of, retrieved, set_up_ffmpeg
 from vidseq.errors import OptionError, SourceLost, SourceNotFound, TooManyPixels
-from vidseq.video import CODEC_WHITELIST, Frame, Pixels, Reader, Verdict, codec_of, fit, set_up_ffmpeg
+from vidseq.video import Frame, Reader, Verdict
 
 # Pictures come over the connection that asked for them (tcp), so that no port has to be opened for them.
 RTSP_OPTIONS = f"protocol_whitelist;tcp,tls|format_whitelist;rtsp|rtsp_transport;tcp|{CODEC_WHITELIST}"
@@ -33,7 +33,7 @@ USUAL_FRAMES_PER_SECOND = 25.0  # where a source does not say how many it has
 
 @dataclass(frozen=True, eq=False)
 class CameraFrame:
-    """One picture as it came, pixels_HWC uint8, and when: `seconds` since the first one."""
+    """One picture as it came, pixels_HWC uint8, and when: `seconds` since a camera's first, or the file's own."""
 
     pixels_HWC: Pixels
     seconds: float
@@ -82,9 +82,9 @@ class Camera:
         self._opened.close()
 
     @property
-    def waits(self) -> bool:
-        """Whether pictures come when they are asked for: those of a file do, a camera's do not."""
-        return not isinstance(self._opened, _Live)
+    def file(self) -> Reader | None:
+        """The Reader of a file, whose pictures come when they are asked for; None for a camera: it waits for nobody."""
+        return None if isinstance(self._opened, _Live) else self._opened
 
     @property
     def frames_per_second(self) -> float:
@@ -96,7 +96,11 @@ class Camera:
         return report.frames_declared / report.duration_seconds
 
     def frames(self) -> Iterator[CameraFrame]:
-        """Ends with a file. Raises SourceLost where a camera sends no more, and for a file as Reader.frames."""
+        """Ends with a file.
+
+        Raises SourceLost where a camera sends no more, UndecodableVideo for a damaged picture of it; for a file as
+        Reader.frames.
+        """
         for pixels_HWC, seconds in self._opened.pictures(lambda _: Verdict.TAKE):
             yield CameraFrame(pixels_HWC, seconds, self._picture)
 
@@ -115,7 +119,8 @@ class _Live:
     def __enter__(self) -> Self:
         set_up_ffmpeg(RTSP_OPTIONS)
         if self._source.isdecimal():
-            self._capture = cv2.VideoCapture(int(self._source), cv2.CAP_ANY)
+            number = min(int(self._source), 2**31 - 1)  # all that OpenCV can count: there is no such camera either
+            self._capture = cv2.VideoCapture(number, cv2.CAP_ANY)
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where that is possible: no old pictures in a queue
         else:
             timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
@@ -131,15 +136,13 @@ class _Live:
     def _gate(self, capture: cv2.VideoCapture) -> None:
         if not capture.isOpened():
             raise SourceNotFound(f"no picture comes from {self._shown}: it is not there, or does not answer")
+        header = header_of(capture)
         if not self._source.isdecimal():
-            fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-            codec_of(fourcc.to_bytes(4, "little").decode("latin-1"))
-        num_pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-        if num_pixels > self._max_pixels:
-            raise TooManyPixels(num_pixels, self._max_pixels)
-        said = capture.get(cv2.CAP_PROP_FPS)
-        if 1 <= said <= 240:
-            self.frames_per_second = said
+            codec_of(header.four_letters)
+        if header.width * header.height > self._max_pixels:
+            raise TooManyPixels(header.width * header.height, self._max_pixels)
+        if 1 <= header.frames_per_second <= 240:
+            self.frames_per_second = header.frames_per_second
 
     def pictures(self, want: Callable[[float], Verdict]) -> Iterator[tuple[Pixels, float]]:
         assert self._capture is not None, "a Camera is used within its with block"
@@ -151,8 +154,7 @@ class _Live:
             if verdict is Verdict.STOP:
                 return
             if verdict is Verdict.TAKE:
-                _, pixels_HWC = self._capture.retrieve()
-                yield np.asarray(pixels_HWC, dtype=np.uint8), now_seconds - first_seconds
+                yield retrieved(self._capture), now_seconds - first_seconds
         raise SourceLost(f"no more pictures come from {self._shown}: it was switched off, or the connection was lost")
 
     def close(self) -> None:

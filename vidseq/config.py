@@ -8,9 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+MAX_SECONDS = 1e10  # three centuries; far beyond it floats no longer tell two frames apart, and products are infinite
+
 PositiveInt = Annotated[int, Field(gt=0)]
 LayerSize = Annotated[int, Field(gt=0, le=8192)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

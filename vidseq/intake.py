@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidseq.config import Limits, Picture, Sampling, StreamRules
+from vidseq.decoder import Pixels, fit
 from vidseq.errors import StreamRefused, VideoError
 from vidseq.messages import Encoded, Notice
 from vidseq.pictures import decode_picture, raw_picture
 from vidseq.sampling import Clip, Clock, advance
-from vidseq.video import Pixels, fit
 
 RATE_FRAMES = 16  # a rate is a mean over so many sampled frames: single intervals jitter
 RATE_CHANGE = 1.5
@@ -185,7 +185,8 @@ class _Pieces:
         detail = f"nothing was seen for {gap_seconds:.3f} s; {self._rules.max_gap_seconds:g} s are expected at most"
         self._happened("gap", self._rules.gap, seconds, detail)
         if self._rules.gap == "decay":
-            self._keep *= 0.5 ** (gap_seconds / self._rules.half_life_seconds)
+            # after any gap more than nothing is kept: nothing would be a reset
+            self._keep *= 0.5 ** min(gap_seconds / self._rules.half_life_seconds, 1000.0)
         self.pace = replace(self.pace, window_seconds=None)
 
     def _judge_rate(self, seconds: float) -> None:

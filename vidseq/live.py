@@ -177,7 +177,7 @@ class Live:
         for piece in intake.pieces:
             if piece.keep == 0:
                 if session.track.num_frames:
-                    brought.append(self._finish(session, options, None))
+                    brought.append(self._finish(session, options, _begins_after(session, piece)))
                 session = replace(session, state=self._start.state, track=self._start.track)
             elif piece.keep < 1:
                 session = replace(session, state=self._model.decayed(session.state, piece.keep))
@@ -212,6 +212,12 @@ class Live:
             not_after=earliest(options.end, seen_until),
         )
         return self._labelling.finish(session.track, end_seconds=end_seconds)
+
+
+def _begins_after(session: Session, piece: Piece) -> float | None:
+    """Where what is going on ends at the latest, because the piece begins; None where its clock is another."""
+    first_seconds = float(piece.clip.seconds_T[0])
+    return first_seconds if first_seconds > session.track.last_seconds else None
 
 
 def _late(piece: Piece, error: DeadlinePassed) -> Notice:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from vidseq.config import Config, PositiveInt, PositiveSeconds, Seconds, StreamRules, first_mistake
+from vidseq.config import MAX_SECONDS, Config, PositiveInt, PositiveSeconds, Seconds, StreamRules, first_mistake
 from vidseq.errors import OptionError
 from vidseq.schemas import Answer, ModelInfo, Moment, Prediction, Problem, Scored, Segment
 
@@ -200,7 +200,7 @@ def read_client_message(text: str | bytes) -> Open | End:
 class FrameHeader(Config):
     """What stands before the bytes of one picture. `width` and `height` are needed for rgb alone, top row first."""
 
-    seconds: Annotated[float, Field(allow_inf_nan=False)]
+    seconds: Annotated[float, Field(ge=-MAX_SECONDS, le=MAX_SECONDS, allow_inf_nan=False)]
     format: Literal["jpeg", "png", "webp", "rgb"]
     bytes: PositiveInt
     width: PositiveInt | None = None

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vidseq.config import Limits, Picture
+from vidseq.decoder import Pixels, fit
 from vidseq.errors import EmptyVideo, OptionError, TooManyFrames, TooManyPixels, UndecodablePicture, VideoError
-from vidseq.video import Frame, Pixels, Verdict, fit
+from vidseq.video import Frame, Verdict
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FORMATS = ("JPEG", "PNG", "WEBP")  # the only parsers that outside bytes reach

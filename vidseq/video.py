@@ -5,7 +5,6 @@
 Shape letters: H height, W width, C channels (red, green, blue).
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,45 +12,15 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from vidseq import schemas
 from vidseq.config import Limits, Picture
 from vidseq.container import Source, open_source
-from vidseq.errors import NoVideoStream, UndecodableVideo, UnsupportedCodec, VideoError
+from vidseq.decoder import Decoder, Header, Pixels, codec_of, fit
+from vidseq.errors import NoVideoStream, UndecodableVideo, VideoError
 from vidseq.incoming import Incoming, Opened, look_at
 from vidseq.mp4 import Index
 from vidseq.tally import Declared, Tally
 
-Pixels = npt.NDArray[np.uint8]
-
-# The four letters are OpenCV's, made from FFmpeg's codec id: they name the decoder, whatever the file calls itself.
-CODECS = {
-    "h264": "h264",
-    "hevc": "hevc",
-    "vvc1": "vvc",
-    "AV01": "av1",
-    "VP80": "vp8",
-    "VP90": "vp9",
-    "FMP4": "mpeg4",
-    "mpg1": "mpeg1video",
-    "mpg2": "mpeg2video",
-    "MJPG": "mjpeg",
-    "h263": "h263",
-}
-
-# Without the first two, a text file named clip.mp4 makes FFmpeg open its neighbours and network addresses. The third
-# binds the decoders that FFmpeg tries while it opens a file; the one that OpenCV feeds afterwards is bound by CODECS.
-CODEC_WHITELIST = (
-    "codec_whitelist;h264,hevc,vvc,libdav1d,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,mpeg1video,mpeg2video,mjpeg,h263"
-)
-CAPTURE_OPTIONS = (
-    f"protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts|{CODEC_WHITELIST}"
-)
-
-MID_GREY = 128
 LONGEST_PLAUSIBLE_SECONDS = 31 * 24 * 3600.0  # longer than this is nonsense in a header
 
 
@@ -188,7 +157,7 @@ class Reader:
         )
 
 
-def _declared(header: "Header", opened: Opened) -> Declared:
+def _declared(header: Header, opened: Opened) -> Declared:
     """Of header fields, which may be anything, those that make sense. Raises UnsupportedCodec."""
     codec = codec_of(header.four_letters)
     counted_seconds = _plausible(header.num_frames / header.frames_per_second if header.frames_per_second else 0.0)
@@ -205,13 +174,6 @@ def _declared(header: "Header", opened: Opened) -> Declared:
     )
 
 
-def codec_of(four_letters: str) -> str:
-    """The codec's name. Raises UnsupportedCodec."""
-    if four_letters not in CODECS:
-        raise UnsupportedCodec(f"the codec {four_letters!r} is not one of {', '.join(sorted(CODECS.values()))}")
-    return CODECS[four_letters]
-
-
 def _plausible(seconds: float) -> float | None:
     return seconds if 0 < seconds <= LONGEST_PLAUSIBLE_SECONDS else None
 
@@ -224,104 +186,3 @@ def _why_not_opened(index: Index | None) -> VideoError:
     if b"vide" not in index.handlers:
         return NoVideoStream("the file holds no video" + (", only sound" if b"soun" in index.handlers else ""))
     return UndecodableVideo("the video track cannot be opened: its codec is unknown, or the index is damaged")
-
-
-@dataclass(frozen=True)
-class Header:
-    """The stream's header as OpenCV gives it: any number may be 0, negative, or wrong by orders of magnitude."""
-
-    width: float
-    height: float
-    four_letters: str
-    num_frames: float
-    frames_per_second: float
-
-
-def set_up_ffmpeg(options: str) -> None:
-    """For this process: what the FFmpeg inside OpenCV may do from now on, and nothing of it on the terminal."""
-    if os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") != options:  # not each time: setenv races getenv
-        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
-    # What is wrong with a file is said by errors and by the report, not on somebody's terminal.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-class Decoder:
-    """OpenCV's capture on one open file: a descriptor in, numbers and pixels out.
-
-    This is the seam. Everything that parses hostile bytes happens in here, and what crosses is plain data, so that it
-    can move into a sandboxed child process and nothing above it will notice. Until then one thing is unbounded: a
-    stream whose frames grow after the header has been gated (OpenCV scales them to the size at the start, but FFmpeg
-    has decoded them by then).
-    """
-
-    def __init__(self, fd: int, *, arriving: bool = False) -> None:
-        """Reads the header; see `opened`. For this process, sets FFmpeg's allow-lists and silences OpenCV's log.
-
-        With `arriving`, `fd` is a pipe, and whoever fills it may take any time.
-        """
-        set_up_ffmpeg(CAPTURE_OPTIONS)
-        # More threads cost a fifth more CPU time; many clips at once are what fills a machine.
-        settings = [cv2.CAP_PROP_N_THREADS, 1]
-        if arriving:  # 0: none; by default a pause of 30 s ends the video, without a word
-            settings += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 0, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 0]
-        self._capture = cv2.VideoCapture(f"/proc/self/fd/{fd}", cv2.CAP_FFMPEG, settings)
-        self.opened = self._capture.isOpened()
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright, and width and height as displayed
-
-    def header(self) -> Header:
-        """Decodes nothing."""
-        fourcc = int(self._number(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-        return Header(
-            width=self._number(cv2.CAP_PROP_FRAME_WIDTH),
-            height=self._number(cv2.CAP_PROP_FRAME_HEIGHT),
-            four_letters=fourcc.to_bytes(4, "little").decode("latin-1"),
-            num_frames=self._number(cv2.CAP_PROP_FRAME_COUNT),
-            frames_per_second=self._number(cv2.CAP_PROP_FPS),
-        )
-
-    def grab(self) -> float | None:
-        """Decodes the next frame and returns its timestamp in seconds; None where decoding ended."""
-        return self._number(cv2.CAP_PROP_POS_MSEC) / 1000 if self._capture.grab() else None
-
-    def retrieve(self) -> Pixels:
-        """The frame last grabbed, upright, [H, W, C] with C blue, green, red. Raises UndecodableVideo."""
-        retrieved, pixels_HWC = self._capture.retrieve()
-        if not retrieved:
-            raise UndecodableVideo("a frame was decoded but cannot be converted to pixels")
-        return np.asarray(pixels_HWC, dtype=np.uint8)
-
-    def close(self) -> None:
-        self._capture.release()
-
-    def _number(self, prop: int) -> float:
-        value = self._capture.get(prop)
-        return value if math.isfinite(value) else 0.0
-
-
-def fit(pixels_HWC: Pixels, picture: Picture) -> Pixels:
-    """From [H, W, C] in blue, green, red to [size, size, C] in red, green, blue, by one resize.
-
-    'crop' cuts out the centre square and resizes that: what resizing the shorter side and cutting afterwards gives
-    (up to the half pixel to which that cut is rounded), for less work. 'letterbox' centres the whole frame on grey.
-    """
-    height, width, _ = pixels_HWC.shape
-    size = picture.size
-    if picture.fit == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        small_HWC = _resize(pixels_HWC[top : top + side, left : left + side], height=size, width=size)
-    else:
-        scale = size / max(height, width)
-        inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (size - inner_height) // 2, (size - inner_width) // 2
-        small_HWC = np.full((size, size, 3), MID_GREY, dtype=np.uint8)
-        inner_HWC = _resize(pixels_HWC, height=inner_height, width=inner_width)
-        small_HWC[top : top + inner_height, left : left + inner_width] = inner_HWC
-    return np.asarray(cv2.cvtColor(small_HWC, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def _resize(pixels_HWC: Pixels, *, height: int, width: int) -> Pixels:
-    # INTER_AREA averages all it merges, so that nothing shimmers; for enlarging it would paint blocks.
-    interpolation = cv2.INTER_AREA if height * width < pixels_HWC.shape[0] * pixels_HWC.shape[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels_HWC, (width, height), interpolation=interpolation), dtype=np.uint8)

@@ -59,24 +59,32 @@ async def _follow(
 ) -> None:
     """Labels each sampled picture and draws every one."""
     session, sampling = live.start(), live.sampling(OPTIONS)
-    report, clock, num_frames, words = None, None, 0, list[str]()
-    # Ctrl-C cancels the task: it is how one stops to look on, and what was seen has an end all the same.
-    with suppress(asyncio.CancelledError), _Newest(camera.frames(), waits=camera.waits) as newest:
-        while (taken := await asyncio.to_thread(newest.take)) is not None:
-            frame, notices = taken
-            num_frames += 1
-            report = stream_report(*frame.pixels_HWC.shape[1::-1], num_frames=num_frames)
-            sampled, clock = advance(clock, frame.seconds, sampling)
-            if sampled:
-                clip = Clip(frame.fitted.pixels_HWC[None], np.array([frame.seconds]), clock=clock)
-                applied, session = await live.push_clip(session, clip, video=report, options=OPTIONS, notices=notices)
-                words = _words(applied.labels[-1]) if applied.labels else words
-                tell(applied)
-            going_on = [annotated.draw(frame.pixels_HWC, words) for annotated in drawn]
-            if not all(going_on):
-                break
-    if session.track.num_frames:
-        tell(live.end(session, options=OPTIONS, video=report, seen_until=None))
+    report, clock, num_frames, num_missed, words = None, None, 0, 0, list[str]()
+    try:
+        # Ctrl-C cancels the task: it is how one stops to look on.
+        with suppress(asyncio.CancelledError), _Newest(camera.frames(), waits=camera.file is not None) as newest:
+            while (taken := await asyncio.to_thread(newest.take)) is not None:
+                frame, missed = taken
+                num_frames, num_missed = num_frames + 1, num_missed + missed
+                report = stream_report(*frame.pixels_HWC.shape[1::-1], num_frames=num_frames)
+                sampled, clock = advance(clock, frame.seconds, sampling)
+                if sampled:
+                    clip = Clip(frame.fitted.pixels_HWC[None], np.array([frame.seconds]), clock=clock)
+                    notices, num_missed = _missed(frame, num_missed), 0
+                    applied, session = await live.push_clip(
+                        session, clip, video=report, options=OPTIONS, notices=notices
+                    )
+                    words = _words(applied.labels[-1]) if applied.labels else words
+                    tell(applied)
+                going_on = [annotated.draw(frame.pixels_HWC, words) for annotated in drawn]
+                if not all(going_on):
+                    break
+    finally:  # what was seen has an end all the same, also when a camera is lost
+        if session.track.num_frames:
+            file = camera.file
+            video, seen_until = (report, None) if file is None else (file.report(), file.seen_until)
+            final = live.end(session, options=OPTIONS, video=video, seen_until=seen_until)
+            tell(final.model_copy(update={"notices": _missed(frame, num_missed)}))
 
 
 class _Newest:
@@ -102,7 +110,7 @@ class _Newest:
             self._changed.notify_all()
         self._thread.join()
 
-    def take(self) -> tuple[CameraFrame, tuple[Notice, ...]] | None:
+    def take(self) -> tuple[CameraFrame, int] | None:
         """The newest picture, and how many were left out before it; None when there are no more. Waits for it.
 
         Raises what the camera raised.
@@ -116,7 +124,7 @@ class _Newest:
                 if self._error is not None:
                     raise self._error
                 return None
-            return frame, (_missed(frame, num_missed),) if num_missed else ()
+            return frame, num_missed
 
     def _read(self) -> None:
         try:
@@ -137,9 +145,11 @@ class _Newest:
                 self._changed.notify_all()
 
 
-def _missed(frame: CameraFrame, num_frames: int) -> Notice:
+def _missed(frame: CameraFrame, num_frames: int) -> tuple[Notice, ...]:
+    if num_frames == 0:
+        return ()
     detail = f"{num_frames} pictures came faster than they could be labelled"
-    return Notice(kind="dropped", effect="dropped", seconds=frame.seconds, num_frames=num_frames, detail=detail)
+    return (Notice(kind="dropped", effect="dropped", seconds=frame.seconds, num_frames=num_frames, detail=detail),)
 
 
 class _Json:

@@ -98,12 +98,12 @@ class _Blocking(Generic[ConversationT]):
         return self._conversation.num_dropped
 
     def events(self) -> Iterator[Event]:
-        """Labels, segments as they open and close, and notices; ends when the stream has ended."""
+        """Labels, segments as they open and close, and notices; waits for each until the stream has ended."""
         while (event := self._run(self._conversation.next_event())) is not None:
             yield event
 
     def __iter__(self) -> Iterator[Moment]:
-        """The labels alone."""
+        """The labels alone; waits as `events` does."""
         return (event for event in self.events() if isinstance(event, Moment))
 
     def take(self) -> list[Event]:

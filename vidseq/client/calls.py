@@ -70,10 +70,18 @@ class Base:
         frames: bool,
         segments: bool,
         model: str | None,
+        early_exit: float | None,
+        early_hold_seconds: float | None,
         on_progress: Progress | None,
     ) -> Call[Prediction]:
         params = {"top_k": str(top_k), "frames": str(frames).lower(), "segments": str(segments).lower()}
-        optional = {"start": start_seconds, "end": end_seconds, "model": model}
+        optional = {
+            "start": start_seconds,
+            "end": end_seconds,
+            "model": model,
+            "early_exit": early_exit,
+            "early_hold": early_hold_seconds,
+        }
         params |= {name: str(value) for name, value in optional.items() if value is not None}
         upload = open_upload(source, on_progress=on_progress)
         return Call("POST", "v1/classify", Prediction, params=params, upload=upload)

@@ -50,6 +50,8 @@ class Client(Base):
         frames: bool = True,
         segments: bool = True,
         model: str | None = None,
+        early_exit: float | None = None,
+        early_hold_seconds: float | None = None,
         on_progress: Progress | None = None,
     ) -> Prediction:
         """Ask for the labels of one video: a path, its bytes, or a binary file (read from where it stands).
@@ -58,6 +60,11 @@ class Client(Base):
         lists out of the answer; `model` names one of `models()`. `on_progress(sent_bytes, total_bytes)` is called
         after each chunk, and starts again from the first when the call is repeated. A file that cannot be rewound
         is sent once, without retries.
+
+        With `early_exit`, a score above 0.5 and up to 1, looking stops once the calibrated score of one action has been
+        at least that for `early_hold_seconds` (1 if None): the answer's `early_exit` says when and how sure, and is
+        None where the end of the video came first. The whole video is sent all the same. RequestRejected by a model
+        that is not calibrated.
 
         Errors: SourceNotFound before anything is sent; VideoRejected, BodyTooLarge, Overloaded, ... with the
         server's words; ConnectionFailed and RequestTimeout when no answer came.
@@ -70,6 +77,8 @@ class Client(Base):
             frames=frames,
             segments=segments,
             model=model,
+            early_exit=early_exit,
+            early_hold_seconds=early_hold_seconds,
             on_progress=on_progress,
         )
         return self._ask(call)
@@ -192,6 +201,8 @@ class AsyncClient(Base):
         frames: bool = True,
         segments: bool = True,
         model: str | None = None,
+        early_exit: float | None = None,
+        early_hold_seconds: float | None = None,
         on_progress: Progress | None = None,
     ) -> Prediction:
         """As `Client.classify`; `on_progress` is called on the event loop."""
@@ -203,6 +214,8 @@ class AsyncClient(Base):
             frames=frames,
             segments=segments,
             model=model,
+            early_exit=early_exit,
+            early_hold_seconds=early_hold_seconds,
             on_progress=on_progress,
         )
         return await self._ask(call)

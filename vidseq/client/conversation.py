@@ -128,12 +128,12 @@ class Conversation(ABC):
         return self._taken() if self._events else None
 
     async def events(self) -> AsyncIterator[Event]:
-        """Labels, segments as they open and close, and notices; ends when the stream has ended."""
+        """Labels, segments as they open and close, and notices; waits for each until the stream has ended."""
         while (event := await self.next_event()) is not None:
             yield event
 
     async def __aiter__(self) -> AsyncIterator[Moment]:
-        """The labels alone."""
+        """The labels alone; waits as `events` does."""
         async for event in self.events():
             if isinstance(event, Moment):
                 yield event

@@ -19,7 +19,7 @@ from vidseq.errors import OptionError, UnsupportedContainer
 from vidseq.mp4 import Box, IndexSearch, boxes
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from typing_extensions import Buffer
 
 _LETTERS = {b"stco": "I", b"co64": "Q"}  # of struct: offsets of 32 and of 64 bits
 
@@ -104,7 +104,7 @@ class _Rearranged(io.RawIOBase):
         self._at = origin + offset
         return self._at
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: "Buffer") -> int:
         room = memoryview(buffer).cast("B")
         data = self._read(len(room))
         room[: len(data)] = data

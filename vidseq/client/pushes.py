@@ -13,9 +13,6 @@ from vidseq.messages import MAX_PUSH_FRAMES, Encoded, FrameHeader, pack_frames
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Image = "Buffer"
-"""The bytes of a JPEG, PNG or WebP; or an array of uint8 [H, W, 3], red first: anything that memoryview can look at."""
-
 
 @dataclass(frozen=True)
 class Push:
