@@ -8,6 +8,7 @@ environment of Ray's nodes.
 import asyncio
 import logging
 import uuid
+from contextlib import suppress
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -111,6 +112,8 @@ class Front:
             taken.clear()
             try:
                 await send(message)
+            except OSError:  # the client has gone. Raised into Serve's generator it would be three tracebacks
+                over = True  # and no news: the replica hears of it through `watch`
             finally:
                 taken.set()
 
@@ -120,11 +123,13 @@ class Front:
             logger.exception("request %s: Serve's proxy failed", request_id)
         if over:
             return
-        if not accepted:
-            await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
         problem = _problem(plain_status, request_id)
-        await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
-        await send({"type": "websocket.close", "code": problems.CLOSE_CODES + problem.status, "reason": problem.type})
+        with suppress(OSError):  # it may go at this moment, too
+            if not accepted:
+                await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
+            await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
+            code = problems.CLOSE_CODES + problem.status
+            await send({"type": "websocket.close", "code": code, "reason": problem.type})
 
 
 def _cleaned(scope: Scope) -> str:

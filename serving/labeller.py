@@ -79,12 +79,13 @@ class Labeller:
             source, start_seconds=start_seconds, end_seconds=end_seconds, top_k=top_k, early_exit=early_exit
         )
 
-    def answer_canary(self) -> None:
+    def answer_canary(self) -> Prediction:
         """Label a clip of our own, from its bytes to its scores: whoever cannot do that is not ready."""
         with resources.as_file(CANARY) as path, path.open("rb") as clip:
             prediction = self.classify(clip, stop=threading.Event())
         scores = [*(scored.score for scored in prediction.top), *(frame.score for frame in prediction.frames)]
         assert scores and all(map(math.isfinite, scores)), f"the model answers the canary clip with {scores}"
+        return prediction
 
     def check_alive(self) -> None:
         """Raises AssertionError when the engine's thread has died: every request would wait for ever."""

@@ -104,7 +104,11 @@ def test_pictures_without_loss(service: Service, clips: list[Path], classifier: 
         assert [frame.seconds for frame in found.frames] == [frame.seconds for frame in expected.frames]
         assert [f.score for f in found.frames] == pytest.approx([f.score for f in expected.frames], abs=1e-5)
         assert found.action.score == pytest.approx(expected.action.score, abs=1e-5)
-        assert len(found.segments) == len(expected.segments)
+        # What was sent ends as the clip does, but its mean interval is longer: the last segment may end later.
+        assert [(s.start_seconds, s.label) for s in found.segments] == [
+            (s.start_seconds, s.label) for s in expected.segments
+        ]
+        assert [s.end_seconds for s in found.segments[:-1]] == [s.end_seconds for s in expected.segments[:-1]]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

@@ -184,6 +184,28 @@ def test_a_client_that_does_not_take_its_answers_is_not_listened_to_until_it_doe
     assert (told[-1], heard) == ("websocket.close", ["more"])
 
 
+def test_a_client_that_goes_while_it_is_told_something_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """Raised into Serve's own generator, it is three tracebacks on the terminal for each client that leaves."""
+    went_on = []
+
+    async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "an answer"})
+        went_on.append((await receive())["type"])
+
+    async def receive() -> Message:
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: Message) -> None:
+        if message["type"] != "websocket.accept":
+            raise OSError("nobody is there")
+
+    scope = {"type": "websocket", "path": "/v1/streams", "headers": []}
+    asyncio.run(Front(telling)(scope, receive, send))
+    assert went_on == ["websocket.disconnect"]  # so the replica hears of it
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(("accept", "limit"), [("application/json", None), ("application/x-ndjson", "0")])
 def test_no_client_steers_serve_but_an_answer_in_lines_has_no_end_to_end_limit(accept: str, limit: str | None) -> None:
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:

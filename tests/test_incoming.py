@@ -361,7 +361,9 @@ def test_a_reader_that_leaves_wakes_who_feeds_on_uvloop_too(tmp_path: Path) -> N
     uvloop = pytest.importorskip("uvloop")
     data = write_noise(tmp_path / "clip.mkv").read_bytes()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(receive(iter([data, b"more"]), take_one), timeout=20))
+        chunks = iter([data, b"more"])
+        runner.run(asyncio.wait_for(receive(chunks, take_one), timeout=20))
+    assert list(chunks) == [b"more"]  # the feed was told that nobody wants more
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from serving.sealing import Tokens
 from serving.sessions import Sessions, SessionSettings, digest
 from serving.store import Lifetimes, Store, open_store
+from tests.redis_server import running_redis
 from tests.toy_streams import assert_same, chunked, labels, pushed, run, toy_frames, toy_live
 from vidseq.config import StreamRules
 from vidseq.errors import (
@@ -45,12 +46,11 @@ class House:
     """Two services over one store, as two replicas have it."""
 
     live: Live
-    folder: Path
+    url: str
 
     def service(self, *, live: Live | None = None, keys: tuple[bytes, ...] = (KEY,), **lifetimes: float) -> Sessions:
-        url = f"sqlite:///{self.folder}/sessions.db"
         kept = Lifetimes.model_validate(lifetimes)
-        store = open_store(url, lifetimes=kept, keys=keys)
+        store = open_store(self.url, lifetimes=kept, keys=keys)
         return Sessions(live or self.live, store=store, tokens=Tokens(keys), settings=SessionSettings(lifetimes=kept))
 
 
@@ -62,7 +62,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture
 def house(live: Live, tmp_path: Path) -> House:
-    return House(live, tmp_path)
+    return House(live, f"sqlite:///{tmp_path}/sessions.db")
 
 
 async def opened(service: Sessions, **asked: object) -> str:
@@ -158,6 +158,22 @@ def test_a_push_that_both_the_old_and_the_new_connection_apply_counts_once(house
     one, other, after = run(story())
     assert one == other
     assert after.sequence == 1
+
+
+def test_in_redis_too_a_session_goes_on_where_it_was_cut_and_a_push_counts_once(live: Live) -> None:
+    async def story(house: House) -> list[Applied]:
+        old = await house.service().open(Open(), owner=OWNER)
+        answers = [await old.push(push, born_seconds=0.0) for push in PUSHES[:2]]
+        new = await house.service().open(Open(resume=Resume(session=old.ready.session, received=1)), owner=OWNER)
+        assert new.missed == (answers[1],)
+        both = [await stream.push(PUSHES[2], born_seconds=0.0) for stream in (old, new)]
+        assert both[0] == both[1]
+        return [*answers, both[0], *[await new.push(push, born_seconds=0.0) for push in PUSHES[3:]]]
+
+    with running_redis() as url:
+        found = run(story(House(live, url)))
+    expected, _ = run(pushed(live, chunked(FRAMES, [4])))
+    assert_same(labels(found), labels(expected))
 
 
 def test_the_old_connection_is_told_when_the_new_one_has_gone_on(house: House) -> None:

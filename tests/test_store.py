@@ -142,6 +142,8 @@ def test_a_deleted_session_is_not_found(store: Store) -> None:
 
 def test_to_delete_what_is_not_there_is_no_error(store: Store) -> None:
     store.delete("s")
+    with pytest.raises(SessionNotFound):
+        store.read("s")
 
 
 def test_a_state_over_the_limit_is_refused() -> None:
