@@ -86,12 +86,14 @@ class RecurrentConfig(Config):
 class HeadsConfig(Config):
     """What the model says. Either list may be empty, not both.
 
+    `several` actions may be true of one clip: each has a score of its own, and none may be true.
     `half_life_seconds` lets the mean readout of a camera that never stops forget; None is a plain mean.
     `lookahead_seconds` is by how much the frame labels lag: so much of what follows a frame is seen before it is named,
     and its label is final so much later.
     """
 
     action_labels: tuple[str, ...] = ()
+    several: bool = False
     frame_labels: tuple[str, ...] = ()
     background: str | None = None
     readout: Literal["last", "mean", "attention"] = "mean"
