@@ -94,7 +94,7 @@ def _row(
 def _figures(dataset: Dataset, scores: Sequence[ClipScores]) -> tuple[float, float | None, float | None]:
     """Clip macro F1, frame accuracy and frame macro F1 of one run; None where no frame has a label."""
     examples = dataset.examples(range(len(dataset.clips)))
-    action_N = np.array([example.action_target for example in examples])
+    action_N = np.array([example.action_index for example in examples])
     clips = clip_metrics(_actions_NA(scores), action_N, labels=dataset.action_labels)
     assert clips is not None, "some clip has an action"
     if not dataset.frame_labels:

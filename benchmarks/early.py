@@ -116,7 +116,7 @@ def _trial(dataset: Dataset, fold: Fold, seed: int) -> Trial:
     def courses(indices: Sequence[int]) -> tuple[Course, ...]:
         examples = dataset.examples(indices)
         return tuple(
-            Course(dataset.features[index].seconds_T, score.action_logits_TA, example.action_target)
+            Course(dataset.features[index].seconds_T, score.action_logits_TA, example.action_index)
             for index, score, example in zip(indices, score_clips(fitted.model, examples), examples, strict=True)
             if score.action_logits_TA is not None
         )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.fit import Epoch, Example, FitConfig, fit
+from training.example import Example, one_hot
+from training.fit import Epoch, FitConfig, fit
 from training.targets import IGNORED
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.errors import OptionError
@@ -26,7 +27,7 @@ def two_orders(count: int, *, seed: int) -> list[Example]:
         ramp_TD[:, 2:] = 1.0  # LayerNorm would otherwise leave only signs
         label = index % 2
         feature_TD = ramp_TD if label == FORWARD else ramp_TD.flip(0)
-        examples.append(Example(feature_TD, label, torch.full((length,), label)))
+        examples.append(Example(feature_TD, one_hot(label, num_labels=2), torch.full((length,), label)))
     return examples
 
 
@@ -45,7 +46,7 @@ SHORT = FitConfig(epochs=6, batch_size=8)
 def accuracy(model: SequenceModel, examples: list[Example]) -> float:
     with torch.no_grad():
         called = [int(model(example.feature_TD[None])[0].action_logits_BTA[0, -1].argmax()) for example in examples]
-    return sum(c == e.action_target for c, e in zip(called, examples, strict=True)) / len(examples)
+    return sum(c == e.action_index for c, e in zip(called, examples, strict=True)) / len(examples)
 
 
 def train(config: ModelConfig, settings: FitConfig, *, run_file: Path | None = None, epochs: list[Epoch] | None = None):
@@ -110,11 +111,11 @@ def test_a_run_with_other_settings_is_not_continued(tmp_path: Path) -> None:
 
 
 def without_its_first_target(examples: list[Example]) -> list[Example]:
-    return [Example(examples[0].feature_TD, IGNORED, examples[0].frame_target_T), *examples[1:]]
+    return [Example(examples[0].feature_TD, None, examples[0].frame_target_T), *examples[1:]]
 
 
 def moved(examples: list[Example]) -> list[Example]:
-    return [Example(examples[0].feature_TD + 1, FORWARD, examples[0].frame_target_T), *examples[1:]]
+    return [Example(examples[0].feature_TD + 1, examples[0].action_target_A, examples[0].frame_target_T), *examples[1:]]
 
 
 @pytest.mark.parametrize("change", [without_its_first_target, moved, lambda examples: examples[1:]])
@@ -156,7 +157,7 @@ def test_without_validation_there_is_no_validation_loss_and_the_last_epoch_is_ke
 
 def test_the_validation_loss_does_not_depend_on_the_batches() -> None:
     """One of nine clips has a label, and they differ in length: the mean of batch means would depend on both."""
-    unlabelled = [Example(e.feature_TD, IGNORED, e.frame_target_T) for e in two_orders(8, seed=2)]
+    unlabelled = [Example(e.feature_TD, None, e.frame_target_T) for e in two_orders(8, seed=2)]
     epochs: list[Epoch] = []
     for batch_size in (1, 4, 9):
         # one clip to train on, so that training is the same at any batch size
@@ -170,7 +171,7 @@ def test_the_validation_loss_does_not_depend_on_the_batches() -> None:
 
 def test_what_has_no_label_changes_nothing() -> None:
     labelled = two_orders(16, seed=1)
-    unlabelled = [Example(10 * torch.randn(7, 4), IGNORED, torch.full((7,), IGNORED)) for _ in range(SHORT.batch_size)]
+    unlabelled = [Example(10 * torch.randn(7, 4), None, torch.full((7,), IGNORED)) for _ in range(SHORT.batch_size)]
     arguments = {"config": a_config(), "settings": SHORT.model_copy(update={"epochs": 1}), "run_file": None}
     losses: list[Epoch] = []
     fit(unlabelled, labelled, **arguments, on_epoch=losses.append)
@@ -180,7 +181,7 @@ def test_what_has_no_label_changes_nothing() -> None:
 
 def test_training_stops_when_validation_no_longer_improves() -> None:
     epochs: list[Epoch] = []
-    hopeless = [Example(e.feature_TD, 1 - e.action_target, 1 - e.frame_target_T) for e in two_orders(32, seed=2)]
+    hopeless = [Example(e.feature_TD, 1 - e.action_target_A, 1 - e.frame_target_T) for e in two_orders(32, seed=2)]
     settings = SETTINGS.model_copy(update={"patience_epochs": 3})
     fit(two_orders(64, seed=1), hopeless, config=a_config(), settings=settings, run_file=None, on_epoch=epochs.append)
     assert len(epochs) < settings.epochs

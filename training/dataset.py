@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from training.clips import ClipFolder, LabelledClip
+from training.example import Example, one_hot
 from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
-from training.fit import Example
-from training.targets import IGNORED, frame_targets
+from training.targets import frame_targets
 from vidseq.errors import DatasetError
 
 
@@ -32,18 +34,30 @@ class Dataset:
         """Features and targets of these clips."""
         return [self._example(index) for index in indices]
 
+    def rearranged(self, index: int, order_T: NDArray[np.int64]) -> Tensor:
+        """feature_TD of a clip as if it had shown its frames in another order, some twice or not at all.
+
+        The one place that knows what a feature depends on: one that says what changed since the frame before is not
+        that of the same frame after another one.
+        """
+        return torch.from_numpy(self.features[index].feature_TD[order_T])
+
     def _example(self, index: int) -> Example:
         clip, features = self.clips[index], self.features[index]
-        # A label that this model has never heard of cannot be a target.
-        known = clip.label in self.action_labels
         targets_T = frame_targets(
             clip, seconds_T=features.seconds_T, frame_labels=self.frame_labels, background=self.background
         )
         return Example(
             feature_TD=torch.from_numpy(features.feature_TD),
-            action_target=self.action_labels.index(clip.label) if clip.label is not None and known else IGNORED,
+            action_target_A=self._action_target(clip.label),
             frame_target_T=torch.from_numpy(targets_T),
         )
+
+    def _action_target(self, label: str | None) -> Tensor | None:
+        """None without a label, and with one that the model has never heard of: that cannot be a target."""
+        if label is None or label not in self.action_labels:
+            return None
+        return one_hot(self.action_labels.index(label), num_labels=len(self.action_labels))
 
 
 def load_dataset(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from training.dataset import Dataset
-from training.fit import Example
+from training.example import Example
 from training.metrics import ClipMetrics, FrameMetrics, clip_metrics, frame_metrics
 from training.targets import settled
 from vidseq.model import SequenceModel
@@ -88,7 +88,7 @@ def _clips(dataset: Dataset, examples: Sequence[Example], scores: Sequence[ClipS
     rows = [score.action_A for score in scores if score.action_A is not None]
     if not rows:
         return None
-    target_N = np.array([example.action_target for example in examples])
+    target_N = np.array([example.action_index for example in examples])
     return clip_metrics(np.stack(rows), target_N, labels=dataset.action_labels)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from training.example import Example
 from training.targets import IGNORED, delayed
 from vidseq.config import Config, ModelConfig, PositiveInt, Share
 from vidseq.errors import OptionError
@@ -44,18 +45,6 @@ class FitConfig(Config):
     frame_loss_weight: Annotated[float, Field(ge=0)] = 1.0
     patience_epochs: PositiveInt = 20
     seed: Annotated[int, Field(ge=0)] = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One clip as the loop sees it; targets are label indices, `IGNORED` where there is none.
-
-    `frame_target_T` are of the frames themselves: with a lookahead the loop delays them.
-    """
-
-    feature_TD: Tensor
-    action_target: int
-    frame_target_T: Tensor
 
 
 @dataclass(frozen=True)
@@ -220,7 +209,10 @@ def _hash(config: ModelConfig, settings: FitConfig, *parts: Sequence[Example]) -
     for part in parts:
         digest.update(f"\n{len(part)} clips".encode())
         for example in part:
-            digest.update(f"\n{tuple(example.feature_TD.shape)} {example.action_target}\n".encode())
+            target_A = example.action_target_A
+            digest.update(
+                f"\n{tuple(example.feature_TD.shape)} {None if target_A is None else target_A.tolist()}\n".encode()
+            )
             digest.update(example.feature_TD.contiguous().numpy().data)
             digest.update(example.frame_target_T.contiguous().numpy().data)
     return digest.hexdigest()
@@ -237,21 +229,35 @@ def _losses(model: SequenceModel, batch: Sequence[Example], settings: FitConfig)
     action_loss, num_clips = frame_loss, num_frames = feature_BTD.new_zeros(()), torch.tensor(0)
     if scores.action_logits_BTA is not None:
         logits_BA = scores.action_logits_BTA[torch.arange(len(batch)), lengths_B - 1]
-        target_B = torch.tensor([example.action_target for example in batch])
-        action_loss, num_clips = _cross_entropy(logits_BA, target_B, settings)
+        action_loss, num_clips = _action_loss(logits_BA, [example.action_target_A for example in batch], settings)
     if scores.frame_logits_BTL is not None:
         lookahead_frames = model.config.lookahead_frames
         targets = [delayed(example.frame_target_T, lookahead_frames=lookahead_frames) for example in batch]
         target_BT = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
-        frame_loss, num_frames = _cross_entropy(scores.frame_logits_BTL.flatten(0, 1), target_BT.flatten(), settings)
+        frame_loss, num_frames = _frame_loss(scores.frame_logits_BTL, target_BT, settings)
     return torch.stack([action_loss, frame_loss]), torch.stack([num_clips, num_frames])
 
 
-def _cross_entropy(logits_NK: Tensor, target_N: Tensor, settings: FitConfig) -> tuple[Tensor, Tensor]:
+def _action_loss(logits_BA: Tensor, targets: Sequence[Tensor | None], settings: FitConfig) -> tuple[Tensor, Tensor]:
+    known = [row for row, target_A in enumerate(targets) if target_A is not None]
+    if not known:
+        return logits_BA.new_zeros(()), torch.tensor(0)
+    target_NA = torch.stack([target_A for target_A in targets if target_A is not None])
     loss = functional.cross_entropy(
-        logits_NK, target_N, ignore_index=IGNORED, label_smoothing=settings.label_smoothing, reduction="sum"
+        logits_BA[known], target_NA, label_smoothing=settings.label_smoothing, reduction="sum"
     )
-    return loss, (target_N != IGNORED).sum()
+    return loss, torch.tensor(len(known))
+
+
+def _frame_loss(logits_BTL: Tensor, target_BT: Tensor, settings: FitConfig) -> tuple[Tensor, Tensor]:
+    loss = functional.cross_entropy(
+        logits_BTL.flatten(0, 1),
+        target_BT.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=settings.label_smoothing,
+        reduction="sum",
+    )
+    return loss, (target_BT != IGNORED).sum()
 
 
 def _weighted(loss_2: Tensor, count_2: Tensor, settings: FitConfig) -> Tensor:

@@ -183,7 +183,7 @@ class _Trainer:
         """From scores of clips by a model that has not learnt from them. None where no action is known on the way."""
         if self.config.recurrent.bidirectional or self.config.sampling.max_frames is not None:
             return None
-        targets = [example.action_target for example in self.dataset.examples(indices)]
+        targets = [example.action_index for example in self.dataset.examples(indices)]
         return calibrate(
             [
                 Course(self.dataset.features[index].seconds_T, score.action_logits_TA, target)

@@ -1,0 +1,37 @@
+"""One clip as the training loop sees it: what goes in and what should come out. Knows nothing of clips or of models.
+
+Shape letters: T frames, D feature size, A action labels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.targets import IGNORED
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """Features of a clip's sampled frames and their targets.
+
+    `action_target_A`, float32, is 1 for each action that the clip shows and 0 for the others: one of them, or any
+    number where a model says several; None where nobody has said. `frame_target_T`, int64, are label indices of the
+    frames themselves, `IGNORED` where there is none: with a lookahead the loop delays them.
+    """
+
+    feature_TD: Tensor
+    action_target_A: Tensor | None
+    frame_target_T: Tensor
+
+    @property
+    def action_index(self) -> int:
+        """The one action of a clip that has one; `IGNORED` without a label."""
+        return IGNORED if self.action_target_A is None else int(self.action_target_A.argmax())
+
+
+def one_hot(index: int, *, num_labels: int) -> Tensor:
+    """The target of a clip that shows this action alone, float32[A]; it gives `index` back as `action_index`."""
+    target_A = torch.zeros(num_labels)
+    target_A[index] = 1.0
+    return target_A
