@@ -1,0 +1,80 @@
+"""Frames of a clip changed at random before the CNN sees them, all in the same way. Knows nothing of files or models.
+
+One draw holds for a whole clip: what moves from frame to frame moves as before, and a mean over frames cannot average
+the change away. The pixels stay uint8: normalisation is the model's.
+
+Shape letters: T frames, H height, W width, C colour (red, green, blue).
+"""
+
+import hashlib
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from vidseq.errors import OptionError
+
+Change = Literal["crop", "colour", "grey", "flip"]
+CHANGES: tuple[Change, ...] = get_args(Change)
+
+# Mild: the action must still be in the picture. (arxiv:1409.4842 crops down to 0.08 of it, for one object alone.)
+CROP_SHARES, CROP_ASPECTS = (0.5, 1.0), (3 / 4, 4 / 3)
+BRIGHTNESS = CONTRAST = SATURATION = 0.3
+GREY_PROBABILITY = 0.1
+
+
+class FrameAugment:
+    """A random change of a clip's frames, the same one for the same `key`.
+
+    Args:
+        changes: which there are, each at most once. `crop` cuts out a part of the frame and brings it to the frame's
+            size, `colour` moves brightness, contrast and saturation, `grey` takes away the colour of one clip in ten,
+            `flip` mirrors one clip in two: for labels to which left and right are the same.
+
+    Raises:
+        OptionError: a change that is unknown, or named twice.
+    """
+
+    def __init__(self, *changes: str) -> None:
+        for change in changes:
+            if change not in CHANGES:
+                raise OptionError(f"there is no change of frames {change!r}: choose from {', '.join(CHANGES)}")
+            if changes.count(change) > 1:
+                raise OptionError(f"the change of frames {change!r} is named twice")
+        self.changes = tuple(change for change in CHANGES if change in changes)  # in one order, however they are named
+
+    def __repr__(self) -> str:
+        return f"FrameAugment({', '.join(map(repr, self.changes))})"
+
+    def __call__(self, pixels_THWC: Tensor, *, key: tuple[int | str, ...]) -> Tensor:
+        """The clip as it is seen this time: uint8, as large as it was.
+
+        Args:
+            pixels_THWC: uint8; a long clip may come in parts, each with the same key.
+            key: what the draw follows from, such as seed, epoch and clip. Torch's own generator is left alone.
+        """
+        assert pixels_THWC.dtype == torch.uint8, f"pixels must be uint8, not {pixels_THWC.dtype}"
+        if not self.changes or not len(pixels_THWC):
+            return pixels_THWC
+        height, width = pixels_THWC.shape[1:3]
+        transform = v2.Compose([_transform(change, height=height, width=width) for change in self.changes])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(key))
+            changed_TCHW: Tensor = transform(pixels_THWC.permute(0, 3, 1, 2))
+        return changed_TCHW.permute(0, 2, 3, 1).contiguous()
+
+
+def _transform(change: Change, *, height: int, width: int) -> v2.Transform:
+    if change == "crop":
+        return v2.RandomResizedCrop((height, width), scale=CROP_SHARES, ratio=CROP_ASPECTS, antialias=True)
+    if change == "colour":
+        return v2.ColorJitter(brightness=BRIGHTNESS, contrast=CONTRAST, saturation=SATURATION)
+    if change == "grey":
+        return v2.RandomGrayscale(GREY_PROBABILITY)
+    return v2.RandomHorizontalFlip()
+
+
+def _seed(key: tuple[int | str, ...]) -> int:
+    """63 bits of a hash: neighbouring seeds, epochs and clips must not draw alike."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") >> 1
