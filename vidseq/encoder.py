@@ -33,7 +33,7 @@ IMAGENET_MEAN_RGB, IMAGENET_STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 
 class Encoder(nn.Module):
-    """A frozen backbone with its normalisation; always in evaluation mode.
+    """A backbone with its normalisation; always in evaluation mode, and frozen unless training.unfreeze says otherwise.
 
     A fresh one has random weights: `load_default_weights` or `load_state_dict` fills it. `batch_frames` may be set to
     another number than the device's default.
@@ -55,12 +55,14 @@ class Encoder(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Encoder":
-        """A frozen encoder keeps its batch statistics, whatever the rest of the model does."""
+        """The batch statistics stay what they are, whatever the rest of the model does, and when it is trained, too."""
         return super().train(False)
 
-    @torch.no_grad()
     def forward(self, pixels_NHWC: Tensor) -> Tensor:
-        """feature_ND, float32, from uint8 RGB pixels of any number of frames, `batch_frames` at a time."""
+        """feature_ND, float32, from uint8 RGB pixels of any number of frames, `batch_frames` at a time.
+
+        Of frozen layers nothing is recorded for a backward pass: neither they nor the pixels want a gradient.
+        """
         assert pixels_NHWC.dtype == torch.uint8, f"pixels must be uint8, not {pixels_NHWC.dtype}"
         if not len(pixels_NHWC):
             return pixels_NHWC.new_zeros(0, self.feature_size, dtype=torch.float32)
@@ -69,7 +71,8 @@ class Encoder(nn.Module):
 
     def _encode(self, pixels_NHWC: Tensor) -> Tensor:
         pixels_NCHW = (pixels_NHWC.permute(0, 3, 1, 2).float() - self.pixel_mean) / self.pixel_std
-        reduced = self.config.precision == "bfloat16"
+        # whoever trains may have asked for less already: a nested autocast must not take it back
+        reduced = self.config.precision == "bfloat16" or torch.is_autocast_enabled(pixels_NHWC.device.type)
         with torch.autocast(pixels_NHWC.device.type, dtype=torch.bfloat16, enabled=reduced):
             feature_ND: Tensor = self.backbone(pixels_NCHW)
         return feature_ND.float()
