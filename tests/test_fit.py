@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from training.example import Example, one_hot
-from training.fit import Epoch, FitConfig, fit
+from training.fit import fit
+from training.progress import Epoch
+from training.settings import FitConfig
 from training.targets import IGNORED
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.errors import OptionError

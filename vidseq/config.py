@@ -72,21 +72,51 @@ class EncoderConfig(Config):
     pixel_std_RGB: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
-class RecurrentConfig(Config):
-    """The recurrence over frame features. `none` passes the projected features on: the mean-pool baseline."""
+CellName = Literal["elman", "lstm", "gru", "cho", "mut1", "mut2", "mut3", "mingru", "conv", "attention"]
+BetweenLayers = Literal["plain", "residual", "highway"]
+Normalisation = Literal["layer", "standard"]
+NumLayers = Annotated[int, Field(ge=1, le=4)]
+WindowFrames = Annotated[int, Field(ge=2, le=128)]
+ATTENTION_HEADS = 4
 
-    cell: Literal["elman", "lstm", "gru", "none"] = "gru"
+
+class RecurrentConfig(Config):
+    """The recurrence over frame features, or a rival of it; vidseq.cells has the equations.
+
+    `none` passes the projected features on: the mean-pool baseline. `conv` and `attention` see a bounded stretch of the
+    past; `window_frames`, the present one among them, is attention's. A `learned_start` lets training choose the hidden
+    state before the first frame. Features are normalised frame by frame (`layer`), or each of them by its mean and
+    standard deviation in the training clips (`standard`).
+    """
+
+    cell: CellName | Literal["none"] = "gru"
     projection_size: LayerSize = 64
     hidden_size: LayerSize = 64
-    num_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    num_layers: NumLayers = 1
+    between_layers: BetweenLayers = "plain"
     bidirectional: bool = False
+    learned_start: bool = False
+    window_frames: WindowFrames = 32
+    normalisation: Normalisation = "layer"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.cell in ("conv", "attention"):
+            if self.bidirectional:
+                raise ValueError(f"cell {self.cell!r} looks back only: it cannot be bidirectional")
+            if self.learned_start:
+                raise ValueError(f"cell {self.cell!r} has no hidden state: there is no learned_start")
+        if self.cell == "attention" and self.hidden_size % ATTENTION_HEADS:
+            raise ValueError(f"hidden_size {self.hidden_size} does not divide among attention's {ATTENTION_HEADS} heads")
+        return self
 
 
 class HeadsConfig(Config):
     """What the model says. Either list may be empty, not both.
 
-    `several` actions may be true of one clip: each has a score of its own, and none may be true.
+    `several` actions may be true of one clip: each has a score of its own and is named from its threshold on, 0.5 where
+    `thresholds` is empty. Else the best action is named, unless its score lies below `unknown_below`.
     `half_life_seconds` lets the mean readout of a camera that never stops forget; None is a plain mean.
     `lookahead_seconds` is by how much the frame labels lag: so much of what follows a frame is seen before it is named,
     and its label is final so much later.
@@ -94,6 +124,8 @@ class HeadsConfig(Config):
 
     action_labels: tuple[str, ...] = ()
     several: bool = False
+    thresholds: tuple[Share, ...] = ()
+    unknown_below: Share | None = None
     frame_labels: tuple[str, ...] = ()
     background: str | None = None
     readout: Literal["last", "mean", "attention"] = "mean"
@@ -109,6 +141,22 @@ class HeadsConfig(Config):
                 raise ValueError(f"{name} names a label twice: {labels}")
         if self.background is not None and self.background not in self.frame_labels:
             raise ValueError(f"background {self.background!r} is not one of frame_labels {self.frame_labels}")
+        return self
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.several or self.unknown_below is not None) and not self.action_labels:
+            raise ValueError("several and unknown_below are about actions, and there are no action_labels")
+        if self.several and self.unknown_below is not None:
+            raise ValueError("a model that says several actions says that none is true: it needs no unknown_below")
+        if self.thresholds and not self.several:
+            raise ValueError("thresholds are for a model that says several actions; for another there is unknown_below")
+        if self.thresholds and len(self.thresholds) != len(self.action_labels):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.action_labels)} action_labels")
+        return self
+
+    @model_validator(mode="after")
+    def _readout(self) -> Self:
         if self.half_life_seconds is not None and self.readout != "mean":
             raise ValueError(f"half_life_seconds needs readout 'mean', not {self.readout!r}")
         return self
@@ -132,7 +180,8 @@ class SegmentsConfig(Config):
 class Calibration(Config):
     """What makes the running action's score a probability at any time: divide its logits by a temperature.
 
-    `temperatures[i]` holds from `elapsed_seconds[i]` of a video on; both were found on validation clips.
+    `temperatures[i]` holds from `elapsed_seconds[i]` of a video on; both were found on clips not learnt from. Every
+    answer of a calibrated model carries scores made so.
     """
 
     elapsed_seconds: tuple[Seconds, ...]
@@ -216,3 +265,14 @@ class ModelConfig(Config):
         recurrent = self.recurrent.model_copy(update={"cell": "none", "num_layers": 1, "bidirectional": False})
         heads = self.heads.model_copy(update={"readout": "mean", "lookahead_seconds": 0.0})
         return self.model_copy(update={"recurrent": recurrent, "heads": heads})
+
+    def frame_alone(self) -> "ModelConfig":
+        """The model that knows the present frame and nothing else: no recurrence, and a readout that forgets at once."""
+        mean_pool = self.baseline()
+        heads = mean_pool.heads.model_copy(update={"readout": "last", "half_life_seconds": None})
+        return mean_pool.model_copy(update={"heads": heads})
+
+    @property
+    def forgets_at_once(self) -> bool:
+        """Whether each answer follows from one frame: then any frame of a clip is as good a place to ask as its last."""
+        return self.recurrent.cell == "none" and self.heads.readout == "last"

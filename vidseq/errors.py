@@ -27,6 +27,7 @@
     │       ├── ModelReplaced          the session began with another model
     │       ├── StreamRefused          time, size or rate did what the stream's own rules refuse
     │       └── TokenError             a resume token that was changed, has expired or is another caller's
+    ├── TrainingStopped                training met its end: loss without a number, no memory, no room on the disk
     ├── DeadlinePassed                 a live frame waited for longer than it is worth
     └── ServiceError                   what the client SDK meets; keeps the server's words and the request id
         ├── ConnectionFailed  RequestTimeout        no answer came
@@ -218,6 +219,12 @@ class ModelReplaced(SessionError):
 
 class TokenError(SessionError):
     code = "session/token"
+
+
+class TrainingStopped(VidseqError):
+    """Training cannot go on like this; what it has learnt so far is kept, and the message says where."""
+
+    code = "training/stopped"
 
 
 class DeadlinePassed(VidseqError):
