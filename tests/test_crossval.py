@@ -10,7 +10,8 @@ from training.clips import LabelledClip
 from training.crossval import CrossValidated, cross_validate
 from training.dataset import Dataset
 from training.features import ClipFeatures
-from training.fit import Epoch, FitConfig
+from training.progress import Epoch
+from training.settings import FitConfig
 from training.splits import Fold
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 
@@ -41,9 +42,9 @@ def folds() -> list[Fold]:
     return [Fold(tuple(index for index in range(12) if index not in test), test) for test in tests]
 
 
-def run(data: Dataset, *, run_folder: Path | None = None, epochs: list[Epoch] | None = None) -> CrossValidated:
+def run(data: Dataset, *, run_prefix: Path | None = None, epochs: list[Epoch] | None = None) -> CrossValidated:
     seen = [] if epochs is None else epochs
-    return cross_validate(data, folds(), config=CONFIG, settings=SETTINGS, on_epoch=seen.append, run_folder=run_folder)
+    return cross_validate(data, folds(), config=CONFIG, settings=SETTINGS, on_epoch=seen.append, run_prefix=run_prefix)
 
 
 def actions(found: CrossValidated) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_a_killed_run_continues_within_its_fold_and_ends_with_the_same_scores(tm
             raise Killed
 
     with pytest.raises(Killed):
-        cross_validate(dataset(), folds(), config=CONFIG, settings=SETTINGS, on_epoch=kill, run_folder=tmp_path)
+        cross_validate(dataset(), folds(), config=CONFIG, settings=SETTINGS, on_epoch=kill, run_prefix=tmp_path / "gru")
     after: list[Epoch] = []
-    assert np.array_equal(actions(run(dataset(), run_folder=tmp_path, epochs=after)), actions(run(dataset())))
+    assert np.array_equal(actions(run(dataset(), run_prefix=tmp_path / "gru", epochs=after)), actions(run(dataset())))
     assert [epoch.number for epoch in after] == [3, 1, 2, 3]

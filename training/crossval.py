@@ -3,22 +3,29 @@
 Shape letters: A action labels, T frames, L frame labels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from training.dataset import Dataset
-from training.evaluate import ClipScores, score_clips
-from training.fit import Epoch, FitConfig, fit
+from training.fit import fit
+from training.honesty import Rights, rearranged
+from training.progress import Epoch
+from training.scores import ClipScores, score_clips
+from training.settings import FitConfig
 from training.splits import Fold, validation_split
 from vidseq.config import ModelConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:
-    """Scores in the order of the dataset's clips, and the best epoch of each fold."""
+    """Scores in the order of the dataset's clips, what is right of rearranged ones, the best epoch of each fold."""
 
     scores: tuple[ClipScores, ...]
+    rights: tuple[Rights, ...]
     best_epochs: tuple[int, ...]
 
 
@@ -29,7 +36,8 @@ def cross_validate(
     config: ModelConfig,
     settings: FitConfig,
     on_epoch: Callable[[Epoch], None],
-    run_folder: Path | None = None,
+    run_prefix: Path | None = None,
+    rearrange: bool = False,
     on_resume: Callable[[int], None] = lambda num_epochs: None,
 ) -> CrossValidated:
     """Train on each fold's own part, stop early on a split of that part, score what was left out.
@@ -37,10 +45,12 @@ def cross_validate(
     The clips of a fold's test part are used for nothing but their scores. The clips' own `split` is not looked at.
 
     Args:
-        run_folder: where each fold is saved after every epoch, `CELL-fold-N.pt`; None keeps nothing.
+        run_prefix: each fold is saved after every epoch, as PREFIX-fold-N.pt; None keeps nothing.
+        rearrange: also show each clip's frames rearranged (`training.honesty`); else `rights` is empty.
         on_resume: as that of `fit`, for each fold that was found there.
     """
     scores: dict[int, ClipScores] = {}
+    rights: dict[int, Rights] = {}
     best_epochs = []
     for number, fold in enumerate(folds, start=1):
         clips = [replace(dataset.clips[index], split=None) for index in fold.train]
@@ -50,12 +60,18 @@ def cross_validate(
             dataset.examples([fold.train[index] for index in inner_validation]),
             config=config,
             settings=settings,
-            run_file=None if run_folder is None else run_folder / f"{config.recurrent.cell}-fold-{number}.pt",
+            run_file=None if run_prefix is None else run_prefix.with_name(f"{run_prefix.name}-fold-{number}.pt"),
             on_epoch=on_epoch,
             on_resume=on_resume,
         )
         found = score_clips(fitted.model, dataset.examples(fold.test))
         scores.update(zip(fold.test, found, strict=True))
+        if rearrange:
+            rights.update(zip(fold.test, rearranged(fitted.model, dataset, fold.test), strict=True))
         best_epochs.append(fitted.best_epoch)
     assert len(scores) == len(dataset.clips), "every clip is tested exactly once"
-    return CrossValidated(tuple(scores[index] for index in range(len(scores))), tuple(best_epochs))
+    return CrossValidated(_in_order(scores), _in_order(rights), tuple(best_epochs))
+
+
+def _in_order(found: Mapping[int, T]) -> tuple[T, ...]:
+    return tuple(found[index] for index in range(len(found)))

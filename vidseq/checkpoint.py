@@ -3,6 +3,7 @@
     config.json                 ModelConfig: sizes, sampling, pixel mean and std, labels in order
     model.safetensors           the recurrence and the heads
     baseline.safetensors        the mean-pool model that was trained beside it
+    frame_alone.safetensors     the model that sees one frame, trained beside it too; older models have none
     backbone-HASH.safetensors   the frozen encoder; one file on disk for all models that share it (a hard link)
     card.md                     what was measured
     manifest.json               schema, name, version, and the SHA-256 of every file above
@@ -13,6 +14,7 @@ The SHA-256 of manifest.json is the model's identity. Nothing is ever unpickled.
 import hashlib
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +33,12 @@ from vidseq.model import SequenceModel, VideoModel
 from vidseq.schemas import ModelInfo
 
 SCHEMA = 1
-_MANIFEST, _CONFIG, _MODEL, _BASELINE, _CARD = (
+_MANIFEST, _CONFIG, _MODEL, _BASELINE, _FRAME_ALONE, _CARD = (
     "manifest.json",
     "config.json",
     "model.safetensors",
     "baseline.safetensors",
+    "frame_alone.safetensors",
     "card.md",
 )
 
@@ -47,12 +50,20 @@ class Checkpoint:
     config: ModelConfig
     model: VideoModel
     baseline: SequenceModel | None
+    frame_alone: SequenceModel | None
     info: ModelInfo
     trunk: str
 
 
 def save_checkpoint(
-    folder: Path, *, config: ModelConfig, model: VideoModel, baseline: SequenceModel, card: str, version: str
+    folder: Path,
+    *,
+    config: ModelConfig,
+    model: VideoModel,
+    baseline: SequenceModel,
+    frame_alone: SequenceModel | None = None,
+    card: str,
+    version: str,
 ) -> None:
     """Write a model beside its final name and rename it into place; an older model there is replaced.
 
@@ -70,6 +81,7 @@ def save_checkpoint(
         _CONFIG: config.model_dump_json(indent=2).encode(),
         _MODEL: save_tensors(model.sequence.state_dict()),
         _BASELINE: save_tensors(baseline.state_dict()),
+        **({} if frame_alone is None else {_FRAME_ALONE: save_tensors(frame_alone.state_dict())}),
         _CARD: card.encode(),
         f"backbone-{_sha256(backbone)[:16]}.safetensors": backbone,
     }
@@ -121,16 +133,16 @@ def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
         raise CheckpointError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing)) or 'one backbone'}")
     config = _read_config(folder / _CONFIG, contents[_CONFIG])
     model = _build(config, folder / _CONFIG)
-    tensors = _read_tensors(folder / _MODEL, contents[_MODEL])
+    tensors = _with_layers_apart(_read_tensors(folder / _MODEL, contents[_MODEL]))
     _fill(model.sequence, tensors, folder / _MODEL)
     _fill(model.encoder.backbone, _read_tensors(folder / backbones[0], contents[backbones[0]]), folder / backbones[0])
-    baseline = None
-    if _BASELINE in contents:
-        baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size).eval()
-        _fill(baseline, _read_tensors(folder / _BASELINE, contents[_BASELINE]), folder / _BASELINE)
+    baseline, frame_alone = (
+        _read_beside(folder / name, contents.get(name), beside, feature_size=model.encoder.feature_size)
+        for name, beside in ((_BASELINE, config.baseline()), (_FRAME_ALONE, config.frame_alone()))
+    )
     info = _info(manifest, identity, config, name=name)
     trunk = _trunk(config, manifest["files"][backbones[0]], tensors)
-    return Checkpoint(config=config, model=model, baseline=baseline, info=info, trunk=trunk)
+    return Checkpoint(config=config, model=model, baseline=baseline, frame_alone=frame_alone, info=info, trunk=trunk)
 
 
 def read_info(folder: Path) -> ModelInfo:
@@ -150,6 +162,7 @@ def _info(manifest: dict[str, Any], identity: str, config: ModelConfig, *, name:
         version=manifest["version"],
         sha256=identity,
         action_labels=config.heads.action_labels,
+        several=config.heads.several,
         frame_labels=config.heads.frame_labels,
     )
 
@@ -210,6 +223,28 @@ def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     return tensors
+
+
+def _read_beside(path: Path, data: bytes | None, config: ModelConfig, *, feature_size: int) -> SequenceModel | None:
+    """A model that was trained beside the one of this folder, on the same features; None where there is none."""
+    if data is None:
+        return None
+    model = SequenceModel(config, feature_size=feature_size).eval()
+    _fill(model, _read_tensors(path, data), path)
+    return model
+
+
+def _with_layers_apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Patch the names of models up to 0.1: their layers, and both directions of one, lay in one module of torch's."""
+    bidirectional = any(name.startswith("recurrent.rnn.") and name.endswith("_reverse") for name in tensors)
+    patched = {}
+    for name, tensor in tensors.items():
+        if match := re.fullmatch(r"recurrent\.rnn\.((?:weight|bias)_[ih]h)_l(\d)(_reverse)?", name):
+            kind, layer, backwards = match.groups()
+            direction = ("backwards." if backwards else "forwards.") if bidirectional else ""
+            name = f"recurrent.layers.{layer}.{direction}kernel.{kind}_l0"
+        patched[name] = tensor
+    return patched
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

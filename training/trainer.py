@@ -1,0 +1,234 @@
+"""One training run: the model and both baselines, on the same clips, measured on clips not learnt from.
+
+    split or folds -> fit model, mean-pool, frame-alone -> score, evaluate -> calibrate, tune
+
+Knows nothing of folders of clips, nor of checkpoints.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from training.calibration import Calibrated, Course, calibrate
+from training.card import count_clips
+from training.crossval import CrossValidated, cross_validate
+from training.dataset import Dataset, mean_features
+from training.evaluate import evaluate
+from training.figures import Evaluation
+from training.fit import Fitted, fit
+from training.honesty import honesty, rearranged
+from training.progress import Epoch
+from training.scores import ClipScores, score_clips
+from training.settings import FitConfig
+from training.show import Advance, Show
+from training.splits import Fold, make_nested_folds, near_duplicates, validation_split
+from training.thresholds import tune
+from vidseq.config import ModelConfig
+from vidseq.model import SequenceModel
+
+MEAN_POOL, FRAME_ALONE = "mean-pool", "frame-alone"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What came of a run. `measured` are the clips that `scores` and `evaluation` are of; the models may have seen them
+    since, if they were scored in folds."""
+
+    model: Fitted[SequenceModel]
+    baseline: Fitted[SequenceModel]
+    frame_alone: Fitted[SequenceModel]
+    measured: Dataset
+    scores: tuple[ClipScores, ...]
+    evaluation: Evaluation
+    measured_on: str
+    config: ModelConfig
+    calibrated: Calibrated | None
+
+    @property
+    def history_by_name(self) -> dict[str, tuple[Epoch, ...]]:
+        names = (self.config.recurrent.cell, MEAN_POOL, FRAME_ALONE)
+        fitted = (self.model, self.baseline, self.frame_alone)
+        return {name: one.history for name, one in zip(names, fitted, strict=True)}
+
+
+class Trainer:
+    """Trains the model and its baselines one after the other.
+
+    Args:
+        unknown_precision: what share of the clips that the model names shall be right; None names every clip.
+        run: the folder in which progress is kept until it is done, and TensorBoard's logs for good.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        config: ModelConfig,
+        settings: FitConfig,
+        unknown_precision: float | None,
+        run: Path,
+        show: Show,
+    ) -> None:
+        self.dataset, self.config, self.settings, self.run, self.show = dataset, config, settings, run, show
+        self.unknown_precision = unknown_precision
+        self.configs: Mapping[str, ModelConfig] = {
+            config.recurrent.cell: config,
+            MEAN_POOL: config.baseline(),
+            FRAME_ALONE: config.frame_alone(),
+        }
+
+    def with_validation(self) -> Trained:
+        """Some clips are held out to stop the training; they also measure it, unless others are marked `test`."""
+        train_indices, held_out = validation_split(self.dataset.clips, seed=self.settings.seed)
+        self._warn_of_duplicates(train_indices, held_out)
+        unseen = tuple(index for index, clip in enumerate(self.dataset.clips) if clip.split == "test")
+        self._warn_of_duplicates((*train_indices, *held_out), unseen)
+        models = self._fit_all(train_indices, held_out, num_epochs=[self.settings.epochs] * 3)
+        measured = self.dataset.subset(unseen or held_out)
+        every = range(len(measured.clips))
+        examples = measured.examples(every)
+        scores, mean_pool, frame_alone = (tuple(score_clips(one.model, examples)) for one in models)
+        evaluation = evaluate(
+            measured,
+            examples,
+            scores,
+            mean_pool,
+            config=self.config,
+            frame_alone=frame_alone,
+            honesty=honesty(measured, rearranged(models[0].model, measured, every)),
+        )
+        measured_on = f"{count_clips(len(held_out))} held out, which also stopped the training"
+        if unseen:
+            measured_on = f"{count_clips(len(unseen))} marked test, of which the training saw nothing"
+        tuned = self._tuned(held_out, score_clips(models[0].model, self.dataset.examples(held_out)))
+        return Trained(*models, measured, scores, evaluation, measured_on, *tuned)
+
+    def with_folds(self, num_folds: int) -> Trained:
+        """Each clip is scored by models that never saw its group; then all clips train the final ones."""
+        folds = make_nested_folds(self.dataset.clips, num_folds=num_folds, seed=self.settings.seed)
+        for fold in folds:
+            self._warn_of_duplicates(fold.train, fold.test)
+        every = range(len(self.dataset.clips))
+        runs = [self._cross_validate(folds, name) for name in self.configs]
+        evaluation = evaluate(
+            self.dataset,
+            self.dataset.examples(every),
+            runs[0].scores,
+            runs[1].scores,
+            config=self.config,
+            frame_alone=runs[2].scores,
+            honesty=honesty(self.dataset, runs[0].rights),
+        )
+        num_epochs = [max(1, round(statistics.median(run.best_epochs))) for run in runs]
+        self.show.say(
+            f"training on all {count_clips(len(every))} for the median epochs of the folds: "
+            f"{num_epochs[0]}, and {num_epochs[1]} and {num_epochs[2]} for the baselines"
+        )
+        models = self._fit_all(every, [], num_epochs=num_epochs)
+        measured_on = f"{num_folds} folds, each clip scored by a model that never saw its group"
+        tuned = self._tuned(every, runs[0].scores)
+        return Trained(*models, self.dataset, runs[0].scores, evaluation, measured_on, *tuned)
+
+    def forget_progress(self) -> None:
+        """What a resume would have needed; the TensorBoard logs stay."""
+        for file in self.run.glob("*.pt"):
+            file.unlink()
+
+    def _tuned(self, indices: Sequence[int], scores: Sequence[ClipScores]) -> tuple[ModelConfig, Calibrated | None]:
+        """Temperatures and thresholds from scores of clips by a model that has not learnt from them."""
+        config = self.config
+        offline = config.recurrent.bidirectional or config.sampling.max_frames is not None
+        said = slice(-1 if offline else 0, None)  # the frames after which such a model says anything
+        examples = self.dataset.examples(indices)
+        courses = [
+            Course(self.dataset.features[index].seconds_T[said], score.action_logits_TA[said], example.action_target_A)
+            for index, score, example in zip(indices, scores, examples, strict=True)
+            if score.action_logits_TA is not None
+        ]
+        calibrated = calibrate(courses, several=config.heads.several)
+        calibration = None if calibrated is None else calibrated.calibration
+        heads, sentences = tune(
+            config.heads, courses, calibration=calibration, unknown_precision=self.unknown_precision
+        )
+        for sentence in sentences:
+            self.show.say(sentence)
+        return config.model_copy(update={"heads": heads, "calibration": calibration}), calibrated
+
+    def _cross_validate(self, folds: Sequence[Fold], name: str) -> CrossValidated:
+        if any(self.run.glob(f"{name}-fold-*.pt")):
+            self.show.say(f"{name}: continuing with the folds that were begun")
+        config, total = self.configs[name], len(folds) * self.settings.epochs
+        with self.show.progress(f"{len(folds)} folds, {name}", total=total) as advance:
+            return cross_validate(
+                self.dataset,
+                folds,
+                config=config,
+                settings=self.settings,
+                on_epoch=_word(advance),
+                run_prefix=self.run / name,
+                rearrange=config is self.config,
+                on_resume=lambda num_epochs: advance("", num_epochs),
+            )
+
+    def _fit_all(
+        self, train_indices: Sequence[int], held_out: Sequence[int], *, num_epochs: Sequence[int]
+    ) -> tuple[Fitted[SequenceModel], Fitted[SequenceModel], Fitted[SequenceModel]]:
+        """The model, the mean-pool and the frame-alone, each for at most its own number of epochs."""
+        model, mean_pool, frame_alone = (
+            self._fit(name, train_indices, held_out, num_epochs=num)
+            for name, num in zip(self.configs, num_epochs, strict=True)
+        )
+        return model, mean_pool, frame_alone
+
+    def _fit(
+        self, name: str, train_indices: Sequence[int], held_out: Sequence[int], *, num_epochs: int
+    ) -> Fitted[SequenceModel]:
+        with (
+            SummaryWriter(str(self.run / name)) as board,
+            self.show.progress(f"training {name}", total=num_epochs) as advance,
+        ):
+            return fit(
+                self.dataset.examples(train_indices),
+                self.dataset.examples(held_out),
+                config=self.configs[name],
+                settings=self.settings.model_copy(update={"epochs": num_epochs}),
+                run_file=self.run / f"{name}.pt",
+                on_epoch=_to_board(board, _word(advance)),
+                on_resume=lambda done: self._continue(name, done, advance),
+            )
+
+    def _continue(self, name: str, num_epochs: int, advance: Advance) -> None:
+        self.show.say(f"{name}: continuing after epoch {num_epochs}")
+        advance("", num_epochs)
+
+    def _warn_of_duplicates(self, left: Sequence[int], right: Sequence[int]) -> None:
+        clips = self.dataset.clips
+        for one, other, similarity in near_duplicates(mean_features(self.dataset), left, right):
+            self.show.warn(
+                f"{clips[one].path.name} and {clips[other].path.name} look nearly the same ({similarity:.3f}) "
+                "and lie on both sides of a split: if they show the same, give them one group"
+            )
+
+
+def _word(advance: Advance) -> Callable[[Epoch], None]:
+    return lambda epoch: advance(f"loss {epoch.train_loss:.3f}, best epoch {epoch.best_epoch}")
+
+
+def _to_board(board: SummaryWriter, then: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
+    def on_epoch(epoch: Epoch) -> None:
+        figures = {
+            "loss/train": epoch.train_loss,
+            "loss/validation": epoch.validation_loss,
+            "gradient/norm": epoch.gradient_norm,
+            "gradient/clipped share": epoch.clipped_share,
+            "learning rate": epoch.learning_rate,
+        }
+        for name, figure in figures.items():
+            if figure is not None:
+                board.add_scalar(name, figure, epoch.number)
+        then(epoch)
+
+    return on_epoch
