@@ -21,7 +21,7 @@ import torch
 from training.calibration import Calibrated, Course, calibrate
 from training.clips import read_clips
 from training.dataset import Dataset, load_dataset
-from training.evaluate import score_clips
+from training.scores import score_clips
 from training.features import FeatureExtractor
 from training.fit import fit
 from training.recipes import Options, default
@@ -30,6 +30,7 @@ from vidseq.classifier import WATCHED_CHUNK_FRAMES
 from vidseq.config import Calibration
 from vidseq.early import EarlyExit, Watch
 from vidseq.encoder import Encoder, load_default_weights
+from vidseq.naming import probabilities, temperatures_at
 
 PLAIN = Calibration(elapsed_seconds=(0.0,), temperatures=(1.0,))
 SCORES = (0.8, 0.9, 0.95)
@@ -54,6 +55,10 @@ class Trial:
     courses: tuple[Course, ...]
     calibrated: Calibrated | None
 
+    @property
+    def calibration(self) -> Calibration | None:
+        return None if self.calibrated is None else self.calibrated.calibration
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,14 +76,14 @@ def main() -> None:
     _say_calibrations(trials)
     print("| score | hold | accuracy | of those that exited | exited | frames looked at | computed |")
     print("|---|---|---|---|---|---|---|")
-    print(_row("whole clips", "", [_watch(course, None) for trial in trials for course in trial.courses]))
+    print(_row("whole clips", "", [_watch(course) for trial in trials for course in trial.courses]))
     for plain in (False, True):
         for score in SCORES:
             for hold_seconds in HOLDS_SECONDS:
+                early_exit = EarlyExit(score=score, hold_seconds=hold_seconds)
                 seen = [
-                    _watch(course, watch)
+                    _watch(course, early_exit, PLAIN if plain else trial.calibration)
                     for trial in trials
-                    for watch in [_start(trial, EarlyExit(score=score, hold_seconds=hold_seconds), plain=plain)]
                     for course in trial.courses
                 ]
                 print(_row(f"{score:g}{', uncalibrated' if plain else ''}", f"{hold_seconds:g} s", seen), flush=True)
@@ -116,26 +121,28 @@ def _trial(dataset: Dataset, fold: Fold, seed: int) -> Trial:
     def courses(indices: Sequence[int]) -> tuple[Course, ...]:
         examples = dataset.examples(indices)
         return tuple(
-            Course(dataset.features[index].seconds_T, score.action_logits_TA, example.action_index)
+            Course(dataset.features[index].seconds_T, score.action_logits_TA, example.action_target_A)
             for index, score, example in zip(indices, score_clips(fitted.model, examples), examples, strict=True)
-            if score.action_logits_TA is not None
+            if score.action_logits_TA is not None and example.action_target_A is not None
         )
 
     return Trial(courses(fold.test), calibrate(courses(held_out)))
 
 
-def _start(trial: Trial, early_exit: EarlyExit, *, plain: bool) -> Watch | None:
-    if plain:
-        return Watch(early_exit, PLAIN)
-    return None if trial.calibrated is None else Watch(early_exit, trial.calibrated.calibration)
-
-
-def _watch(course: Course, watch: Watch | None) -> Seen:
-    num_whole = len(course.seconds_T)
-    enough = None if watch is None else watch.look(course.seconds_T, course.action_logits_TA.astype(np.float64))[0]
-    num_frames = num_whole if enough is None else enough.num_frames
+def _watch(course: Course, early_exit: EarlyExit | None = None, calibration: Calibration | None = None) -> Seen:
+    """To the exit; to the end where there is nothing to exit by."""
+    num_whole = num_frames = len(course.seconds_T)
+    enough = None
+    if early_exit is not None and calibration is not None:
+        temperature_T = temperatures_at(course.seconds_T - course.seconds_T[0], calibration)
+        logits_TA = torch.from_numpy(course.action_logits_TA)
+        score_TA = probabilities(logits_TA, several=False, temperature_T=temperature_T).numpy()
+        enough, _ = Watch(early_exit).look(course.seconds_T, score_TA)
+    if enough is not None:
+        num_frames = enough.num_frames
     num_computed = math.ceil(num_frames / WATCHED_CHUNK_FRAMES) * WATCHED_CHUNK_FRAMES
-    right = int(course.action_logits_TA[num_frames - 1].argmax()) == course.target
+    assert course.target_A is not None, "only clips with an action are watched"
+    right = int(course.action_logits_TA[num_frames - 1].argmax()) == int(course.target_A.argmax())
     return Seen(right, enough is not None, num_frames, min(num_computed, num_whole), num_whole)
 
 

@@ -26,6 +26,7 @@ _COLUMNS = {
     "path": _TEXT,
     "action_label": _TEXT,
     "action_score": _NUMBER,
+    "actions": pa.list_(_SCORED),
     "top": pa.list_(_SCORED),
     "segments": pa.list_(_SEGMENT),
     "frames": pa.list_(_FRAME),

@@ -147,6 +147,7 @@ class Sessions:
         place = await self.read(session_id, owner=owner, may_have_ended=True)
         record, session = place.record, place.session
         assert record is not None
+        actions = self.live.actions(session)
         lifetimes = self.settings.lifetimes
         return Standing(
             session=session_id,
@@ -154,7 +155,8 @@ class Sessions:
             next_sequence=session.sequence,
             last_seconds=session.pace.last_seconds,
             num_frames=session.track.num_frames,
-            action=self.live.action(session),
+            action=next(iter(actions), None),
+            actions=actions,
             ended=record.ended,
             created_seconds=record.created_seconds,
             expires_seconds=min(

@@ -6,9 +6,9 @@ import torch
 
 from tests.toy_models import ACTIONS, FRAMES, toy_config
 from vidseq.answers import Collected
-from vidseq.config import ModelConfig, Sampling
+from vidseq.config import Calibration, ModelConfig, Sampling
 from vidseq.engine import Done
-from vidseq.labelling import Labelling, ranked
+from vidseq.labelling import Labelling
 from vidseq.model import Scores
 from vidseq.sampling import Clip
 from vidseq.schemas import ModelInfo, Prediction, VideoReport
@@ -27,12 +27,12 @@ REPORT = VideoReport(
 )
 
 
-def scores_of(labels: list[int], *, action: int) -> Scores:
+def scores_of(labels: list[int], *, action: int, several: bool = False) -> Scores:
     """Frame scores that name these labels, one a frame, and an action score that grows with time."""
     frame_BTL = 4.0 * torch.nn.functional.one_hot(torch.tensor([labels]), len(FRAMES))
     action_BTA = torch.zeros(1, len(labels), len(ACTIONS))
     action_BTA[0, :, action] = torch.arange(1.0, len(labels) + 1)
-    return Scores(action_BTA, frame_BTL)
+    return Scores(action_BTA, frame_BTL, several)
 
 
 def done(scores: Scores) -> Done:
@@ -48,7 +48,7 @@ def answer(labels: list[int], *, config: ModelConfig, top_k: int = 5) -> Predict
     collected, half = Collected(config), len(labels) // 2
     for first, part in ((0, labels[:half]), (half, labels[half:])):
         clip = clip_at([(first + index) / 8 for index in range(len(part))])
-        collected.add(clip, done(scores_of(part, action=1)))
+        collected.add(clip, done(scores_of(part, action=1, several=config.heads.several)))
     return predicted(collected, sampling=config.sampling, top_k=top_k)
 
 
@@ -56,11 +56,6 @@ def predicted(
     collected: Collected, *, sampling: Sampling, seen_until: float | None = None, top_k: int = 5
 ) -> Prediction:
     return collected.prediction(report=REPORT, seen_until=seen_until, info=INFO, sampling=sampling, top_k=top_k)
-
-
-def test_labels_are_ranked_by_score_and_equals_stay_in_order() -> None:
-    scores = np.array([0.2, 0.3, 0.2, 0.3], dtype=np.float32)
-    assert [scored.label for scored in ranked(("a", "b", "c", "d"), scores)] == ["b", "d", "a", "c"]
 
 
 def test_every_frame_has_its_best_label_at_its_own_time() -> None:
@@ -72,9 +67,36 @@ def test_every_frame_has_its_best_label_at_its_own_time() -> None:
 def test_the_action_is_what_was_said_after_the_last_frame() -> None:
     prediction = answer([0, 1, 1, 2], config=toy_config())
     expected = float(torch.tensor([0.0, 2.0, 0.0]).softmax(0)[1])
-    assert prediction.action == prediction.top[0]
+    assert prediction.action == prediction.top[0] and prediction.actions == (prediction.action,)
     assert prediction.action.label == ACTIONS[1]
     assert prediction.action.score == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_calibrated_model_answers_with_the_scores_of_the_time_that_has_elapsed() -> None:
+    """The last of these frames is 0.375 s after the first, and what counts from a second on is not its business."""
+    calibration = Calibration(elapsed_seconds=(0.0, 0.25, 1.0), temperatures=(9.0, 2.0, 9.0))
+    prediction = answer([0, 1, 1, 2], config=toy_config().model_copy(update={"calibration": calibration}))
+    expected = torch.tensor([0.0, 2.0 / 2.0, 0.0]).softmax(0)
+    assert [scored.score for scored in prediction.top] == pytest.approx(sorted(expected.tolist(), reverse=True))
+
+
+@pytest.mark.parametrize(("unknown_below", "known"), [(0.78, True), (0.79, False)])
+def test_an_action_below_the_threshold_is_unknown_and_its_candidates_are_told(
+    unknown_below: float, known: bool
+) -> None:
+    """Its score is e^2 / (e^2 + 2), 0.787."""
+    prediction = answer([0, 1, 1, 2], config=toy_config(unknown_below=unknown_below))
+    assert (prediction.action is not None) == known == bool(prediction.actions)
+    assert [scored.label for scored in prediction.top] == [ACTIONS[1], ACTIONS[0], ACTIONS[2]]
+
+
+def test_of_several_actions_those_that_pass_their_thresholds_are_said_the_surest_first() -> None:
+    """The scores are 0.5, 0.88 and 0.5: logits of 0, 2 and 0 each for itself."""
+    said = answer([0, 1, 1, 2], config=toy_config(several=True, thresholds=(0.6, 0.8, 0.4)))
+    assert [scored.label for scored in said.actions] == [ACTIONS[1], ACTIONS[2]]
+    assert said.action == said.actions[0] and said.action.score == pytest.approx(1 / (1 + np.exp(-2)))
+    none = answer([0, 1, 1, 2], config=toy_config(several=True, thresholds=(0.6, 0.9, 0.6)))
+    assert none.action is None and none.actions == () and len(none.top) == 3
 
 
 @pytest.mark.parametrize(("top_k", "num_named"), [(1, 1), (2, 2), (3, 3), (100, 3)])
@@ -130,10 +152,9 @@ def test_the_milliseconds_of_all_chunks_are_added_up() -> None:
 
 
 def test_a_model_without_frame_labels_says_nothing_of_frames() -> None:
-    info = INFO.model_copy(update={"frame_labels": ()})
     scores = Scores(scores_of([0, 1], action=2).action_logits_BTA, None)
     labelling = Labelling.of(toy_config(frame_labels=(), background=None))
-    first, last = labelling.settle(labelling.start(), [0.0, 0.125], scores)[0].moments(info)
+    first, last = labelling.moments(labelling.settle(labelling.start(), [0.0, 0.125], scores)[0])
     assert first.frame is None and last.frame is None
     assert first.action.label == ACTIONS[2] and last.action.score > first.action.score
 
@@ -144,5 +165,5 @@ def test_a_model_without_actions_says_nothing_of_the_action() -> None:
     scores = Scores(None, scores_of([1, 1], action=0).frame_logits_BTL)
     collected.add(clip_at([0.0, 0.125]), done(scores))
     prediction = predicted(collected, sampling=config.sampling)
-    assert prediction.action is None and prediction.top == ()
+    assert prediction.action is None and prediction.actions == prediction.top == ()
     assert [frame.label for frame in prediction.frames] == ["moving", "moving"]

@@ -33,7 +33,7 @@ def table(folder: Path, rows: str, *, header: str = "path,label", segments: str 
     return folder
 
 
-def problems(folder: Path, **options: str | tuple[str, ...]) -> Problems:
+def problems(folder: Path, **options: str | bool | tuple[str, ...]) -> Problems:
     """The mistakes that reading the folder tells."""
     with pytest.raises(DatasetError) as caught:
         read_clips(folder, **options)  # type: ignore[arg-type]
@@ -52,6 +52,44 @@ def test_a_table_gives_clips_with_their_labels_groups_and_splits(tmp_path: Path)
         LabelledClip(tmp_path / "b.mp4", "wave", "park", "val"),
     )
     assert found.action_labels == ("jump", "wave") and found.frame_labels == () and found.warnings == ()
+
+
+def test_a_cell_names_several_actions_none_or_says_nothing(tmp_path: Path) -> None:
+    table(tmp_path, "a.mp4,wave| jump\nb.mp4,|\nc.mp4,\nd.mp4,jump", segments="c.mp4,0,1,up")
+    found = read_clips(fill(tmp_path, {"c.mp4": "", "d.mp4": ""}), several=True)
+    assert [clip.actions for clip in found.clips] == [("jump", "wave"), (), None, ("jump",)]
+    assert [clip.label for clip in found.clips] == ["jump|wave", "|", None, "jump"], "equal sets are equal text"
+    assert found.action_labels == ("jump", "wave")
+
+
+@pytest.mark.parametrize(
+    ("cell", "sentence"),
+    [
+        ("jump|jump", "label 'jump|jump' names one twice"),
+        ("jump||wave", "label is ''; a name of printable characters is needed"),
+        ("jump|fly", "label 'fly' is unknown; known are jump, wave"),
+    ],
+)
+def test_a_wrong_name_among_several_is_told(tmp_path: Path, cell: str, sentence: str) -> None:
+    (problem,) = problems(table(tmp_path, f"a.mp4,{cell}"), several=True, known_action_labels=("jump", "wave"))
+    assert problem == f"clips.csv:2: {sentence}"
+
+
+def test_a_folder_for_each_class_cannot_say_several(tmp_path: Path) -> None:
+    (problem,) = problems(fill(tmp_path, {"jump/a.mp4": ""}), several=True)
+    assert problem.endswith("several actions a clip need a clips.csv with labels such as a|b")
+
+
+def test_a_parted_cell_is_one_label_where_a_clip_has_one_and_warned_of(tmp_path: Path) -> None:
+    found = read_clips(table(tmp_path, "a.mp4,wave|jump\nb.mp4,jump"))
+    assert found.clips[0].actions == ("wave|jump",) and found.action_labels == ("jump", "wave|jump")
+    assert found.warnings == ("'wave|jump' is taken as one label; where | parts several, train with --several",)
+
+
+def test_a_name_with_slashes_is_kept_as_it_was_given(tmp_path: Path) -> None:
+    found = read_clips(table(tmp_path, "a.mp4,sport/tennis/serve\nb.mp4,sport/tennis", segments="a.mp4,0,1,ball/up"))
+    assert found.action_labels == ("sport/tennis", "sport/tennis/serve") and found.frame_labels == ("ball/up",)
+    assert [clip.actions for clip in found.clips] == [("sport/tennis/serve",), ("sport/tennis",)]
 
 
 def test_segments_are_put_in_order(tmp_path: Path) -> None:
@@ -295,6 +333,11 @@ def test_one_label_for_all_is_warned_of() -> None:
     assert too_small_warnings([clip("jump", name="a"), clip("jump", name="b")], 2) == [
         "all clips have the label 'jump': there is nothing to tell apart"
     ]
+
+
+def test_of_several_actions_each_counts_the_clips_that_show_it() -> None:
+    clips = [LabelledClip(Path(str(n)), label, None, None, several=True) for n, label in enumerate(["a|b", "a", "|"])]
+    assert too_small_warnings(clips, 2) == ["'b' has only 1 clip(s): too few for 2 folds"]
 
 
 def test_the_real_folders_are_read_without_a_warning(shared_data: Path) -> None:

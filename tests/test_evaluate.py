@@ -9,15 +9,14 @@ from training.clips import LabelledClip, LabelledSegment
 from training.dataset import Dataset
 from training.evaluate import evaluate, score_clips
 from training.features import ClipFeatures
-from training.fit import FitConfig, fit
+from training.fit import fit
+from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig, Sampling
 from vidseq.labelling import Labelling
 from vidseq.model import SequenceModel
-from vidseq.schemas import ModelInfo
 
 LABELS = ("down", "up")
 LAG_FRAMES = 3
-INFO = ModelInfo(name="toy", version="1", sha256="0" * 64, frame_labels=LABELS)
 
 
 def told_later(num_clips: int, *, seed: int) -> Dataset:
@@ -80,6 +79,6 @@ def test_a_clip_is_scored_as_its_stream_is_labelled() -> None:
     with torch.inference_mode():
         scores, _ = model(feature_BTD)
     first, track = labelling.settle(labelling.start(), data.features[0].seconds_T.tolist(), scores)
-    told = [*first.moments(INFO), *labelling.finish(track, end_seconds=6.0).moments(INFO)]
+    told = [*labelling.moments(first), *labelling.moments(labelling.finish(track, end_seconds=6.0))]
     assert [moment.frame.label for moment in told] == [LABELS[best] for best in scored.frame_TL.argmax(axis=1)]
     assert [moment.seconds for moment in told] == data.features[0].seconds_T.tolist()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseq.config import HeadsConfig, ModelConfig, Sampling, SegmentsConfig
+from vidseq.config import Calibration, HeadsConfig, ModelConfig, Sampling, SegmentsConfig
 from vidseq.labelling import Labelled, Labelling, Track, closed
 from vidseq.messages import SegmentChange
 from vidseq.model import Scores
@@ -19,7 +19,7 @@ ACTIONS, FRAMES = ("grow", "shrink"), ("still", "moving", "gone")
 RATE = 8
 
 
-def a_config(*, lookahead_frames: int, **segments: float) -> ModelConfig:
+def a_config(*, lookahead_frames: int, calibration: Calibration | None = None, **segments: float) -> ModelConfig:
     return ModelConfig(
         sampling=Sampling(frames_per_second=RATE),
         heads=HeadsConfig(
@@ -29,6 +29,7 @@ def a_config(*, lookahead_frames: int, **segments: float) -> ModelConfig:
             lookahead_seconds=lookahead_frames / RATE,
         ),
         segments=SegmentsConfig.model_validate(segments),
+        calibration=calibration,
     )
 
 
@@ -151,6 +152,44 @@ def test_the_action_of_a_moment_is_what_was_said_when_its_label_became_final(loo
     action_TA = np.concatenate([labelled.action_TA for labelled in told if labelled.action_TA is not None])
     newest = [min(frame + lookahead_frames, 5) for frame in range(6)]
     assert np.array_equal(action_TA[:6], action_BTA.softmax(dim=-1)[0].numpy()[newest])
+
+
+@given(course=courses(), lookahead_frames=lookaheads)
+@settings(deadline=None)
+def test_any_chunking_gives_the_same_calibrated_action_and_time_elapses_from_the_first_frame(
+    course: Course, lookahead_frames: int
+) -> None:
+    calibration = Calibration(elapsed_seconds=(0.0, 0.5, 2.0), temperatures=(4.0, 2.0, 0.5))
+    labelling = Labelling.of(a_config(lookahead_frames=lookahead_frames, calibration=calibration))
+    later = Course(course.scores, [1000 + seconds for seconds in course.seconds], course.cuts)
+    num_frames = len(course.seconds)
+    told = [run(labelling, course, [0, num_frames]), run(labelling, course, course.cuts)]
+    told += [run(labelling, later, course.cuts)]
+    whole, *others = [np.concatenate([one.action_TA for one in each if one.action_TA is not None]) for each in told]
+    assert all(np.array_equal(whole, other) for other in others)
+    elapsed_T = np.subtract(course.seconds, course.seconds[0])
+    temperatures = [4.0 if elapsed < 0.5 else 2.0 if elapsed < 2 else 0.5 for elapsed in elapsed_T]
+    steps_TA = (course.scores.action_logits_BTA[0] / torch.tensor(temperatures)[:, None]).softmax(dim=-1)
+    newest = [min(frame + lookahead_frames, num_frames - 1) for frame in range(num_frames)]
+    assert whole == pytest.approx(steps_TA.numpy()[newest])
+
+
+def test_a_moment_says_one_action_or_where_a_model_says_several_all_of_them() -> None:
+    heads = {"action_labels": ACTIONS}
+    one, several, unsure = (
+        Labelling.of(ModelConfig(heads=HeadsConfig.model_validate(heads | more)))
+        for more in ({}, {"several": True}, {"unknown_below": 0.9})
+    )
+    logits_BTA = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]])
+    moments = {}
+    for labelling in (one, several, unsure):
+        scores = Scores(logits_BTA, None, labelling.naming.several)
+        moments[labelling] = labelling.moments(labelling.settle(labelling.start(), [0.0, 0.125], scores)[0])
+    assert [(moment.action.label, moment.actions) for moment in moments[one]] == [("grow", ())] * 2
+    assert [[said.label for said in moment.actions] for moment in moments[several]] == [["grow", "shrink"], []]
+    assert moments[several][0].action == moments[several][0].actions[0] and moments[several][1].action is None
+    assert [moment.action for moment in moments[unsure]] == [None, None]
+    assert "actions" not in moments[one][0].model_dump_json(), "a wire of one action does not grow"
 
 
 def test_a_stream_that_has_not_begun_ends_without_a_word() -> None:

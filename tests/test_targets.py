@@ -14,9 +14,7 @@ from training.targets import IGNORED, delayed, frame_targets, settled
 from vidseq.config import Sampling
 from vidseq.labelling import Labelling
 from vidseq.model import Scores
-from vidseq.schemas import ModelInfo
 
-INFO = ModelInfo(name="toy", version="1", sha256="0" * 64, frame_labels=FRAMES)
 SECONDS_T = np.arange(6) / 2
 
 
@@ -65,7 +63,7 @@ def test_a_trained_frame_is_scored_as_a_stream_would_label_it(
     labelling, seconds = Labelling.of(config), [frame / 8 for frame in range(num_frames)]
     first, track = labelling.settle(labelling.start(), seconds, Scores(None, logits_BTL))
     last = labelling.finish(track, end_seconds=seconds[-1])
-    told = [*first.moments(INFO), *last.moments(INFO)]
+    told = [*labelling.moments(first), *labelling.moments(last)]
     scores_TL = settled(logits_BTL.softmax(dim=-1)[0].numpy(), lookahead_frames=lookahead_frames)
     assert config.lookahead_frames == lookahead_frames
     assert [moment.seconds for moment in told] == seconds

@@ -1,5 +1,7 @@
 """Temperatures that make the running action's score a probability, by how much of a clip was seen. Knows no models.
 
+Every answer carries scores that were divided by them, and thresholds are found on such scores.
+
 What is said after half a second deserves less trust than what is said after eight: each stretch of elapsed time has a
 temperature of its own by which logits are divided (arxiv:1706.04599), found on clips that the model did not learn from.
 
@@ -10,6 +12,7 @@ A stretch that fewer than `MIN_CLIPS` clips reach belongs to the one before it. 
 than they are by chance, so a temperature away from 1 has to pay: the penalty is that of a log-normal prior around 1,
 `PRIOR_SPREAD` wide. On the clips themselves the likelihood therefore never gets worse than with 1, and with few of them
 the temperature stays near it. Frames of one clip are no independent witnesses: each clip counts once in a stretch.
+Where a model says several actions, the likelihood of a clip is the product of its actions'.
 
 Shape letters: T frames of one clip, N frames of all clips, A action labels, S stretches.
 """
@@ -24,10 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training.metrics import expected_calibration_error
-from training.targets import IGNORED
+from training.metrics.reliability import expected_calibration_error
 from vidseq.config import Calibration
-from vidseq.early import Floats, calibrated, stretch_of
+from vidseq.naming import probabilities, stretch_of, temperatures_at
+
+Floats = NDArray[np.float64]
 
 STARTS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 MIN_CLIPS = 10
@@ -38,11 +42,14 @@ PRIOR_SPREAD = math.log(1.25)
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """One clip's running action: the logits after each sampled frame, their times, and what it should be."""
+    """One clip's running action: the logits after each sampled frame, their times, and what it should be.
+
+    `target_A` is that of training.example: 1 for each action that the clip shows; None where nobody has said.
+    """
 
     seconds_T: Floats
     action_logits_TA: NDArray[np.float32]
-    target: int
+    target_A: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -74,20 +81,25 @@ class Calibrated:
 class _Frames:
     """The frames of all clips; in a stretch the weights of one clip's frames sum to 1."""
 
-    action_logits_NA: Floats
-    target_N: NDArray[np.int64]
+    action_logits_NA: Tensor
+    target_NA: Tensor
     elapsed_N: Floats
-    stretch_N: NDArray[np.int64]
-    weight_N: Floats
+    stretch_N: Tensor
+    weight_N: Tensor
+    several: bool
 
 
-def calibrate(courses: Sequence[Course]) -> Calibrated | None:
-    """The temperatures of these clips' stretches; None where fewer than `MIN_CLIPS` of them have a label."""
-    courses = [course for course in courses if course.target != IGNORED]
+def calibrate(courses: Sequence[Course], *, several: bool = False) -> Calibrated | None:
+    """The temperatures of these clips' stretches; None where fewer than `MIN_CLIPS` of them have a label.
+
+    Of a model that says nothing before it has seen the whole clip, give the last frame of each: then there is one
+    temperature, for any time.
+    """
+    courses = [course for course in courses if course.target_A is not None]
     starts = _starts([_elapsed_T(course) for course in courses])
     if not starts:
         return None
-    frames = _frames(courses, starts)
+    frames = _frames(courses, starts, several=several)
     calibration = Calibration(elapsed_seconds=starts, temperatures=_temperatures(frames, num_stretches=len(starts)))
     stretches = tuple(_stretch(frames, calibration, number) for number in range(len(starts)))
     return Calibrated(calibration, len(courses), stretches)
@@ -110,30 +122,30 @@ def _starts(elapsed: Sequence[Floats]) -> tuple[float, ...]:
     return tuple(starts)
 
 
-def _frames(courses: Sequence[Course], starts: tuple[float, ...]) -> _Frames:
+def _frames(courses: Sequence[Course], starts: tuple[float, ...], *, several: bool) -> _Frames:
     stretches = [stretch_of(_elapsed_T(course), starts) for course in courses]
     weights = [1.0 / np.bincount(stretch_T)[stretch_T] for stretch_T in stretches]
+    targets = [c.target_A.expand(len(c.seconds_T), -1) for c in courses if c.target_A is not None]
     return _Frames(
-        action_logits_NA=np.concatenate([course.action_logits_TA for course in courses]).astype(np.float64),
-        target_N=np.concatenate([np.full(len(course.seconds_T), course.target) for course in courses]),
+        action_logits_NA=torch.from_numpy(np.concatenate([course.action_logits_TA for course in courses])).double(),
+        target_NA=torch.cat(targets).double(),
         elapsed_N=np.concatenate([_elapsed_T(course) for course in courses]),
-        stretch_N=np.concatenate(stretches),
-        weight_N=np.concatenate(weights),
+        stretch_N=torch.from_numpy(np.concatenate(stretches)),
+        weight_N=torch.from_numpy(np.concatenate(weights)),
+        several=several,
     )
 
 
 def _temperatures(frames: _Frames, *, num_stretches: int) -> tuple[float, ...]:
     """All at once: they do not touch each other."""
-    logits_NA, target_N = torch.from_numpy(frames.action_logits_NA), torch.from_numpy(frames.target_N)
-    stretch_N, weight_N = torch.from_numpy(frames.stretch_N), torch.from_numpy(frames.weight_N)
     log_temperature_S = torch.zeros(num_stretches, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature_S], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        cooled_NA = logits_NA * torch.exp(-log_temperature_S)[stretch_N, None]
-        nll_N = functional.cross_entropy(cooled_NA, target_N, reduction="none")
-        total = (weight_N * nll_N).sum() + (log_temperature_S**2).sum() / (2 * PRIOR_SPREAD**2)
+        cooled_NA = frames.action_logits_NA * torch.exp(-log_temperature_S)[frames.stretch_N, None]
+        nll_N = _nll_N(cooled_NA, frames.target_NA, several=frames.several)
+        total = (frames.weight_N * nll_N).sum() + (log_temperature_S**2).sum() / (2 * PRIOR_SPREAD**2)
         total.backward()
         return total
 
@@ -143,15 +155,15 @@ def _temperatures(frames: _Frames, *, num_stretches: int) -> tuple[float, ...]:
 
 def _stretch(frames: _Frames, calibration: Calibration, number: int) -> Stretch:
     here_N = frames.stretch_N == number
-    logits_NA, elapsed_N = frames.action_logits_NA[here_N], frames.elapsed_N[here_N]
-    target_N, weight_N = frames.target_N[here_N], frames.weight_N[here_N]
-    plain = Calibration(elapsed_seconds=(0.0,), temperatures=(1.0,))
+    logits_NA, target_NA, weight_N = frames.action_logits_NA[here_N], frames.target_NA[here_N], frames.weight_N[here_N]
+    temperature_N = temperatures_at(frames.elapsed_N[here_N.numpy()], calibration)
     (nll_before, ece_before), (nll_after, ece_after) = (
-        _figures(calibrated(logits_NA, elapsed_N, by), target_N, weight_N) for by in (plain, calibration)
+        _figures(logits_NA / by_N[:, None], target_NA, weight_N, several=frames.several)
+        for by_N in (torch.ones_like(temperature_N), temperature_N)
     )
     return Stretch(
         start_seconds=calibration.elapsed_seconds[number],
-        num_clips=round(weight_N.sum()),
+        num_clips=round(weight_N.sum().item()),
         temperature=calibration.temperatures[number],
         nll_before=nll_before,
         nll_after=nll_after,
@@ -160,11 +172,21 @@ def _stretch(frames: _Frames, calibration: Calibration, number: int) -> Stretch:
     )
 
 
-def _figures(probability_NA: Floats, target_N: NDArray[np.int64], weight_N: Floats) -> tuple[float, float]:
-    """Negative log-likelihood and expected calibration error."""
-    told_N = np.maximum(probability_NA[np.arange(len(target_N)), target_N], np.finfo(np.float64).tiny)
-    right_N = probability_NA.argmax(axis=1) == target_N
-    return (
-        float(np.average(-np.log(told_N), weights=weight_N)),
-        expected_calibration_error(probability_NA.max(axis=1), right_N, weight_N),
+def _figures(logits_NA: Tensor, target_NA: Tensor, weight_N: Tensor, *, several: bool) -> tuple[float, float]:
+    """Negative log-likelihood, and expected calibration error: of the best action, or of every one (several)."""
+    nll_N = _nll_N(logits_NA, target_NA, several=several)
+    score_NA = probabilities(logits_NA, several=several)
+    score_NK, index_NK = (score_NA, torch.arange(score_NA.shape[1])[None]) if several else score_NA.max(1, keepdim=True)
+    right_NK = target_NA.gather(1, index_NK.expand_as(score_NK)) == 1
+    weight_NK = weight_N[:, None].expand_as(score_NK)
+    error = expected_calibration_error(
+        score_NK.flatten().numpy(), right_NK.flatten().numpy(), weight_NK.flatten().numpy()
     )
+    return ((weight_N * nll_N).sum() / weight_N.sum()).item(), error
+
+
+def _nll_N(logits_NA: Tensor, target_NA: Tensor, *, several: bool) -> Tensor:
+    """How unlikely the truth of each row was."""
+    if several:
+        return functional.binary_cross_entropy_with_logits(logits_NA, target_NA, reduction="none").sum(dim=1)
+    return functional.cross_entropy(logits_NA, target_NA, reduction="none")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+SEPARATOR = "|"  # of the actions in a cell, where a clip may have several
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -102,6 +103,16 @@ def check_label(text: str, known_labels: Collection[str] | None) -> str:
     if known_labels is not None and text not in known_labels:
         raise Mistake(f"label {text!r} is unknown; known are {', '.join(sorted(known_labels))}")
     return text
+
+
+def check_labels(text: str, known_labels: Collection[str] | None) -> str:
+    """Names parted by |, each once, in alphabetical order: equal sets are equal text. A lone | stands for none."""
+    if text == SEPARATOR:
+        return text
+    names = sorted(check_label(name.strip(), known_labels) for name in text.split(SEPARATOR))
+    if len(set(names)) < len(names):
+        raise Mistake(f"label {text!r} names one twice")
+    return SEPARATOR.join(names)
 
 
 def check_seconds(text: str, column: str) -> float:

@@ -4,7 +4,11 @@
     segments.csv    path,start_seconds,end_seconds,label        or      {train,val,test}/LABEL/clip.mp4
 
 segments.csv may lie beside each of these forms. A folder of pictures counts as a clip. All mistakes are told together,
-each with its file and line.
+each with its file and line. A label is kept as it was given, slashes and all: `sport/tennis/serve`.
+
+A clip without an action has an empty cell. Where clips may have several actions, the cell of clips.csv parts them:
+
+    cry|laugh   both          cry   one          |   none of them          (empty)   nobody has said
 """
 
 from collections import defaultdict
@@ -13,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training import checks
-from training.checks import Findings, Mistake
+from training.checks import SEPARATOR, Findings, Mistake
 from vidseq.errors import DatasetError
 from vidseq.pictures import picture_paths
 
@@ -35,7 +39,8 @@ class LabelledSegment:
 class LabelledClip:
     """One clip. `label` is its action, None where only its frames are labelled; `segments` are in order, apart.
 
-    Clips of one `group` (a recording, a person) belong on one side of any split.
+    With `several` the label is a cell as above, its names in alphabetical order. Clips of one `group` (a recording, a
+    person) belong on one side of any split.
     """
 
     path: Path
@@ -43,6 +48,14 @@ class LabelledClip:
     group: str | None
     split: str | None
     segments: tuple[LabelledSegment, ...] = ()
+    several: bool = False
+
+    @property
+    def actions(self) -> tuple[str, ...] | None:
+        """What it shows: one action, or any number with `several`; None where nobody has said."""
+        if self.label is None:
+            return None
+        return tuple(filter(None, self.label.split(SEPARATOR))) if self.several else (self.label,)
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,7 @@ def read_clips(
     *,
     group_by: str | None = None,
     background: str | None = None,
+    several: bool = False,
     known_action_labels: Collection[str] | None = None,
     known_frame_labels: Collection[str] | None = None,
 ) -> ClipFolder:
@@ -71,6 +85,7 @@ def read_clips(
         group_by: a column of clips.csv; clips that share its value never lie on both sides of a split.
         background: the frame label of nothing in particular. Time between segments is given it as well; without one
             that time has no label.
+        several: a clip may have several actions; only clips.csv can say so.
         known_action_labels, known_frame_labels: if given (those of a model), any other label is a mistake.
 
     Raises:
@@ -80,11 +95,15 @@ def read_clips(
         raise DatasetError([f"{folder}: there is no such folder"])
     findings = Findings()
     if (folder / CLIPS_CSV).exists():
-        listing = _read_clips_csv(folder, findings, group_by=group_by, known_labels=known_action_labels)
+        listing = _read_clips_csv(
+            folder, findings, group_by=group_by, several=several, known_labels=known_action_labels
+        )
     else:
         listing = _walk_class_folders(folder, findings, known_labels=known_action_labels)
         if group_by is not None:
             findings.problems.append(f"{folder}: grouping by {group_by!r} needs a {CLIPS_CSV} with that column")
+        if several:
+            findings.problems.append(f"{folder}: several actions a clip need a {CLIPS_CSV} with labels such as a|b")
     segments: dict[Path, tuple[LabelledSegment, ...]] = {}
     if (folder / SEGMENTS_CSV).exists():
         segments = _read_segments_csv(folder, findings, listing=listing, known_labels=known_frame_labels)
@@ -102,7 +121,7 @@ def read_clips(
     return ClipFolder(
         root=folder,
         clips=clips,
-        action_labels=tuple(sorted({clip.label for clip in clips if clip.label is not None})),
+        action_labels=_action_labels(clips),
         frame_labels=tuple(sorted(frame_labels)),
         background=background,
         warnings=(*findings.warnings, *_doubts(clips)),
@@ -112,30 +131,36 @@ def read_clips(
 def too_small_warnings(clips: Sequence[LabelledClip], num_folds: int) -> list[str]:
     """A sentence for every class with fewer clips, or fewer groups, than folds; a train/val split counts as two."""
     warnings = []
-    labels = sorted({clip.label for clip in clips if clip.label is not None})
+    labels = _action_labels(clips)
     kind = "group(s)" if any(clip.group is not None for clip in clips) else "clip(s)"
     for label in labels:
-        apart = {clip.group or str(clip.path) for clip in clips if clip.label == label}
+        apart = {clip.group or str(clip.path) for clip in clips if label in (clip.actions or ())}
         if len(apart) < num_folds:
             warnings.append(f"{label!r} has only {len(apart)} {kind}: too few for {num_folds} folds")
-    if len(labels) == 1:
+    if len(labels) == 1 and not any(clip.several for clip in clips):
         warnings.append(f"all clips have the label {labels[0]!r}: there is nothing to tell apart")
     return warnings
+
+
+def _action_labels(clips: Sequence[LabelledClip]) -> tuple[str, ...]:
+    return tuple(sorted({action for clip in clips for action in clip.actions or ()}))
 
 
 _Listing = dict[Path, tuple[str, LabelledClip]]  # by resolved path: the place that names the clip, and the clip
 
 
 def _read_clips_csv(
-    folder: Path, findings: Findings, *, group_by: str | None, known_labels: Collection[str] | None
+    folder: Path, findings: Findings, *, group_by: str | None, several: bool, known_labels: Collection[str] | None
 ) -> _Listing:
     listing: _Listing = {}
+    check = checks.check_labels if several else checks.check_label
     columns = ("path", "label") if group_by is None else ("path", "label", group_by)
     for where, row in checks.read_table(folder / CLIPS_CSV, findings, columns=columns):
-        label = findings.ask(where, checks.check_label, row["label"], known_labels) if row["label"] else None
+        label = findings.ask(where, check, row["label"], known_labels) if row["label"] else None
         split = findings.ask(where, _check_split, row["split"]) if row.get("split") else None
         group = findings.ask(where, checks.check_name, row[group_by], group_by) if group_by is not None else None
-        findings.ask(where, _add, listing, folder, where, LabelledClip(Path(row["path"]), label, group, split))
+        clip = LabelledClip(Path(row["path"]), label, group, split, several=several)
+        findings.ask(where, _add, listing, folder, where, clip)
     unsplit = [where for where, clip in listing.values() if clip.split is None]
     if len(unsplit) < len(listing):
         findings.problems += [f"{where}: no split is given, but other clips have one" for where in unsplit]
@@ -268,6 +293,9 @@ def _shown(path: Path, folder: Path) -> str:
 def _doubts(clips: Sequence[LabelledClip]) -> Iterator[str]:
     """What is allowed, and yet may be a mistake."""
     num_unmarked = sum(not clip.segments for clip in clips)
+    parted = [clip.label for clip in clips if clip.label and not clip.several and SEPARATOR in clip.label]
+    if parted:
+        yield f"{parted[0]!r} is taken as one label; where | parts several, train with --several"
     if 0 < num_unmarked < len(clips):
         yield f"{num_unmarked} of {len(clips)} clips have no segments: their frames have no labels"
     splits_by_group: defaultdict[str, set[str]] = defaultdict(set)

@@ -3,8 +3,8 @@
 Shape letters: T sampled frames, D feature size.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.clips import ClipFolder, LabelledClip
-from training.example import Example, one_hot
+from training.example import Example
 from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
 from training.targets import frame_targets
 from vidseq.errors import DatasetError
@@ -34,6 +34,11 @@ class Dataset:
         """Features and targets of these clips."""
         return [self._example(index) for index in indices]
 
+    def subset(self, indices: Sequence[int]) -> "Dataset":
+        """These clips alone, in this order; labels stay what they are."""
+        clips, features = (tuple(items[index] for index in indices) for items in (self.clips, self.features))
+        return replace(self, clips=clips, features=features)
+
     def rearranged(self, index: int, order_T: NDArray[np.int64]) -> Tensor:
         """feature_TD of a clip as if it had shown its frames in another order, some twice or not at all.
 
@@ -49,15 +54,15 @@ class Dataset:
         )
         return Example(
             feature_TD=torch.from_numpy(features.feature_TD),
-            action_target_A=self._action_target(clip.label),
+            action_target_A=self._action_target(clip.actions),
             frame_target_T=torch.from_numpy(targets_T),
         )
 
-    def _action_target(self, label: str | None) -> Tensor | None:
-        """None without a label, and with one that the model has never heard of: that cannot be a target."""
-        if label is None or label not in self.action_labels:
+    def _action_target(self, actions: Collection[str] | None) -> Tensor | None:
+        """None where nobody has said, and with an action that the model has never heard of: that cannot be a target."""
+        if actions is None or not self.action_labels or not set(actions) <= set(self.action_labels):
             return None
-        return one_hot(self.action_labels.index(label), num_labels=len(self.action_labels))
+        return torch.tensor([float(label in actions) for label in self.action_labels])
 
 
 def load_dataset(

@@ -15,6 +15,7 @@ from vidseq.config import (
     PositiveInt,
     RecurrentConfig,
     Sampling,
+    Share,
     first_mistake,
 )
 from vidseq.errors import OptionError
@@ -29,6 +30,9 @@ class Options(Config):
     bidirectional: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     readout: Literal["last", "mean", "attention"] = "mean"
+    several: bool = False
+    unknown_below: Share | None = None
+    unknown_precision: Annotated[float, Field(gt=0, le=1)] | None = None
     lookahead_seconds: Annotated[float, Field(ge=0, le=10)] = 0.0
     backbone: str = encoder.PACKAGED
     weights: str = "default"
@@ -63,6 +67,8 @@ def default(
         config = _model_config(options, action_labels, frame_labels, background)
     except ValidationError as error:
         raise OptionError(": ".join(filter(None, first_mistake(error)))) from None
+    if options.unknown_precision is not None:
+        _check_unknown_precision(options, config)
     if options.lookahead_seconds and not config.lookahead_frames:
         raise OptionError(
             f"lookahead_seconds {options.lookahead_seconds:g} is less than half the time from one sampled frame to the "
@@ -76,6 +82,13 @@ def default(
         seed=options.seed,
     )
     return config, settings
+
+
+def _check_unknown_precision(options: Options, config: ModelConfig) -> None:
+    if options.unknown_below is not None:
+        raise OptionError("unknown_below states the score below which unknown_precision would find one: give either")
+    if config.heads.several or not config.heads.action_labels:
+        raise OptionError("unknown_precision is for a model that says one action")
 
 
 def _model_config(
@@ -95,6 +108,8 @@ def _model_config(
         ),
         heads=HeadsConfig(
             action_labels=action_labels,
+            several=options.several,
+            unknown_below=options.unknown_below,
             frame_labels=frame_labels,
             background=background,
             readout=options.readout,

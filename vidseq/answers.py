@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidseq.config import ModelConfig, Sampling
 from vidseq.early import Watch
 from vidseq.engine import Done
-from vidseq.labelling import Labelled, Labelling, closed, end_of, ranked
+from vidseq.labelling import Labelled, Labelling, closed, end_of
 from vidseq.sampling import Clip, summarize
 from vidseq.schemas import EarlyExited, FrameLabel, ModelInfo, Prediction, Segment, Timings, VideoReport
 
@@ -59,9 +59,9 @@ class Collected:
     def _num_needed(self, clip: Clip, done: Done) -> int:
         if self._watch is None:
             return len(clip)
-        logits_BTA = done.scores.action_logits_BTA
-        assert logits_BTA is not None, "only a model of actions can be watched"
-        enough, self._watch = self._watch.look(clip.seconds_T, logits_BTA[0].double().numpy())
+        score_TA = self._labelling.action_scores(self._track, clip.seconds_T.tolist(), done.scores)
+        assert score_TA is not None, "only a model of actions can be watched"
+        enough, self._watch = self._watch.look(clip.seconds_T, score_TA)
         if enough is None:
             return len(clip)
         self.exited = enough.exited
@@ -90,9 +90,10 @@ class Collected:
             not_after=earliest(sampling.end_seconds, seen_until),
         )
         self._keep(self._labelling.finish(track, end_seconds=end_seconds))
-        top = () if track.action_A is None else ranked(info.action_labels, track.action_A)
+        actions, top = self._labelling.said(track)
         return Prediction(
-            action=top[0] if top else None,
+            action=next(iter(actions), None),
+            actions=actions,
             top=top[:top_k],
             frames=self._frames(info),
             segments=tuple(self._segments),

@@ -111,8 +111,8 @@ class Classifier:
         with Reader(source, picture=self.config.picture, limits=self._limits) as reader:
             for clip, done in self._advance(sample(reader, sampling)):
                 labelled, track = labelling.settle(track, clip.seconds_T.tolist(), done.scores)
-                yield from labelled.moments(self.info)
-        yield from labelling.finish(track, end_seconds=track.last_seconds).moments(self.info)
+                yield from labelling.moments(labelled)
+        yield from labelling.moments(labelling.finish(track, end_seconds=track.last_seconds))
 
     def _sampling(self, start_seconds: float, end_seconds: float | None) -> Sampling:
         """The model's own sampling, over the interval of this request."""

@@ -97,6 +97,9 @@ def train(
     background: Annotated[
         str | None, _in(DATA, "The frame label of nothing of interest; gaps between segments get it too.")
     ] = None,
+    several: Annotated[
+        bool, _in(DATA, "A clip may show several actions: clips.csv parts them by |, and a lone | is none.")
+    ] = False,
     on_bad: Annotated[OnBad, _in(DATA, "What to do with a clip that cannot be decoded.")] = OnBad.stop,
     folds: Annotated[int | None, _in(DATA, "Cross-validate with this many folds, then train on all.")] = None,
     frames_per_second: Annotated[str, _in(PICTURES, "Sampling rate, or native for every frame.")] = "8",
@@ -117,6 +120,10 @@ def train(
     lookahead_seconds: Annotated[
         float, _in(MODEL, "Name each frame so much later, once the model has seen what follows it.")
     ] = 0.0,
+    unknown_below: Annotated[float | None, _in(MODEL, "Call the action unknown below this score ...")] = None,
+    unknown_precision: Annotated[
+        float | None, _in(MODEL, "... or below the one from which this share of answers is right on clips held out.")
+    ] = None,
     dropout: Annotated[float, _in(MODEL, "Share of features dropped while training.")] = 0.5,
     epochs: Annotated[int, _in(LEARNING, "At most this many.")] = 60,
     patience_epochs: Annotated[int, _in(LEARNING, "Stop after so many without a better one.", "--patience")] = 20,
@@ -146,6 +153,9 @@ def train(
             bidirectional=bidirectional,
             readout=readout,
             lookahead_seconds=lookahead_seconds,
+            several=several,
+            unknown_below=unknown_below,
+            unknown_precision=unknown_precision,
             dropout=dropout,
             epochs=epochs,
             patience_epochs=patience_epochs,

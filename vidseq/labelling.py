@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vidseq.config import ModelConfig
+from vidseq.config import Calibration, ModelConfig
 from vidseq.messages import SegmentChange
 from vidseq.model import Scores
-from vidseq.schemas import ModelInfo, Moment, Scored, Segment
+from vidseq.naming import Naming, Probabilities, temperatures_at
+from vidseq.schemas import Moment, Scored, Segment
 from vidseq.segments import Automaton, Segmenter
-
-Probabilities = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,41 +52,35 @@ class Labelled:
     action_TA: Probabilities | None = None
     segments: tuple[SegmentChange, ...] = ()
 
-    def moments(self, info: ModelInfo) -> tuple[Moment, ...]:
-        frames = best(info.frame_labels, self.frame_TL, len(self.seconds_T))
-        actions = best(info.action_labels, self.action_TA, len(self.seconds_T))
-        return tuple(
-            Moment(seconds=seconds, frame=frame, action=action)
-            for seconds, frame, action in zip(self.seconds_T, frames, actions, strict=True)
-        )
-
 
 @dataclass(frozen=True)
 class Labelling:
     """How one model's scores are read."""
 
     segmenter: Segmenter | None
-    num_actions: int
+    naming: Naming
+    calibration: Calibration | None
     lookahead_frames: int
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Labelling":
         heads = config.heads
         segmenter = Segmenter(heads.frame_labels, heads.background, config.segments) if heads.frame_labels else None
-        return cls(segmenter, len(heads.action_labels), config.lookahead_frames)
+        return cls(segmenter, Naming.of(heads), config.calibration, config.lookahead_frames)
 
     def start(self) -> Track:
         """Before the first frame."""
         num_labels = len(self.segmenter.labels) if self.segmenter is not None and self.lookahead_frames else 0
+        num_actions = len(self.naming.labels)
         return Track(
-            action_A=np.zeros(self.num_actions, np.float32) if self.num_actions else None,
+            action_A=np.zeros(num_actions, np.float32) if num_actions else None,
             frame_L=np.zeros(num_labels, np.float32) if num_labels else None,
         )
 
     def settle(self, track: Track, seconds_T: Sequence[float], scores: Scores) -> tuple[Labelled, Track]:
         """What the next T sampled frames of a stream bring; `scores` are of one stream (B = 1)."""
-        action_BTA, frame_BTL = scores.action_probabilities_BTA(), scores.frame_probabilities_BTL()
-        action_TA = None if action_BTA is None else action_BTA[0].numpy()
+        frame_BTL = scores.frame_probabilities_BTL()
+        action_TA = self.action_scores(track, seconds_T, scores)
         frame_TL = None if frame_BTL is None else frame_BTL[0].numpy()
         waiting = (*track.pending, *seconds_T)
         num_final = max(0, len(waiting) - self.lookahead_frames)
@@ -111,10 +103,44 @@ class Labelling:
             action_A=None if action_TA is None else action_TA[-1],
             frame_L=None if track.frame_L is None or frame_TL is None else frame_TL[-1],
             num_frames=track.num_frames + len(seconds_T),
-            first_seconds=track.first_seconds if track.num_frames else seconds_T[0],
+            first_seconds=_first_seconds(track, seconds_T),
             last_seconds=times[-1],
             before_last_seconds=times[-2] if len(times) > 1 else None,
         )
+
+    def action_scores(self, track: Track, seconds_T: Sequence[float], scores: Scores) -> Probabilities | None:
+        """The running action's score_TA over the next T frames, calibrated where the model is; None without actions."""
+        temperature_T = None
+        if self.calibration is not None:
+            elapsed_T = np.asarray(seconds_T) - _first_seconds(track, seconds_T)
+            temperature_T = temperatures_at(elapsed_T, self.calibration)
+        action_BTA = scores.action_probabilities_BTA(temperature_T)
+        return None if action_BTA is None else action_BTA[0].numpy()
+
+    def moments(self, labelled: Labelled) -> tuple[Moment, ...]:
+        """What is told of each of these frames."""
+        num_frames = len(labelled.seconds_T)
+        frames: Sequence[Scored | None] = [None] * num_frames
+        if self.segmenter is not None and labelled.frame_TL is not None:
+            frames = best(self.segmenter.labels, labelled.frame_TL)
+        actions: Sequence[tuple[Scored, ...]] = [()] * num_frames
+        if labelled.action_TA is not None:
+            actions = [self.naming.actions(score_A) for score_A in labelled.action_TA]
+        return tuple(
+            Moment(
+                seconds=seconds,
+                frame=frame,
+                action=next(iter(said), None),
+                actions=said if self.naming.several else (),
+            )
+            for seconds, frame, said in zip(labelled.seconds_T, frames, actions, strict=True)
+        )
+
+    def said(self, track: Track) -> tuple[tuple[Scored, ...], tuple[Scored, ...]]:
+        """The actions that are said after the last frame, and all of them ranked; empty before the first."""
+        if track.num_frames == 0 or track.action_A is None:
+            return (), ()
+        return self.naming.actions(track.action_A), self.naming.ranked(track.action_A)
 
     def finish(self, track: Track, *, end_seconds: float) -> Labelled:
         """What the end of a stream makes final; what is still open closes at `end_seconds` (see `end_of`)."""
@@ -160,18 +186,15 @@ def end_of(track: Track, *, interval_seconds: float | None, not_after: float | N
     return end_seconds if not_after is None else min(end_seconds, max(not_after, track.last_seconds))
 
 
-def best(labels: Sequence[str], scores_TN: Probabilities | None, num_frames: int) -> list[Scored | None]:
-    """The first label of each frame; None where the model has no such head."""
-    if scores_TN is None:
-        return [None] * num_frames
-    indices, scores = scores_TN.argmax(axis=1).tolist(), scores_TN.max(axis=1).tolist()
+def best(labels: Sequence[str], score_TL: Probabilities) -> list[Scored]:
+    """The first label of each frame."""
+    indices, scores = score_TL.argmax(axis=1).tolist(), score_TL.max(axis=1).tolist()
     return [Scored(label=labels[index], score=score) for index, score in zip(indices, scores, strict=True)]
 
 
-def ranked(labels: Sequence[str], scores: Probabilities) -> tuple[Scored, ...]:
-    """Labels with their scores, the best first."""
-    order = np.argsort(-scores, kind="stable")
-    return tuple(Scored(label=labels[index], score=float(scores[index])) for index in order)
+def _first_seconds(track: Track, seconds_T: Sequence[float]) -> float:
+    """When the first frame of the stream was, now that these are known."""
+    return track.first_seconds if track.num_frames else seconds_T[0]
 
 
 def closed(changes: Sequence[SegmentChange]) -> list[Segment]:

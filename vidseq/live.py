@@ -18,7 +18,7 @@ from vidseq.config import Limits, Sampling
 from vidseq.engine import Done, Work
 from vidseq.errors import DeadlinePassed, NothingSampled, OfflineOnly
 from vidseq.intake import Intake, Pace, Piece, take_clip, take_frames
-from vidseq.labelling import Labelled, Labelling, end_of, ranked
+from vidseq.labelling import Labelled, Labelling, end_of
 from vidseq.messages import Applied, Encoded, Final, Notice, StreamOptions
 from vidseq.sampling import Clip, summarize
 from vidseq.schemas import ModelInfo, Prediction, Scored, Timings, VideoReport
@@ -141,12 +141,14 @@ class Live:
             sampling=sampling,
         )
         last = self._finish(session, options, seen_until)
-        top, spent, pace = self._top(session), session.spent, session.pace
+        actions, top = self._labelling.said(track)
+        spent, pace = session.spent, session.pace
         return Final(
-            labels=last.moments(self.info),
+            labels=self._labelling.moments(last),
             segments=last.segments,
             prediction=Prediction(
-                action=top[0] if top else None,
+                action=next(iter(actions), None),
+                actions=actions,
                 top=top[: options.top_k],
                 sampled=sampled,
                 video=video or stream_report(pace.width, pace.height, num_frames=pace.num_rising),
@@ -155,9 +157,10 @@ class Live:
             ),
         )
 
-    def action(self, session: Session) -> Scored | None:
-        """The action so far: provisional. None before the first frame, or without an action head."""
-        return next(iter(self._top(session)), None)
+    def actions(self, session: Session) -> tuple[Scored, ...]:
+        """The actions that are said so far, the surest first: provisional. None before the first frame."""
+        said, _ = self._labelling.said(session.track)
+        return said
 
     def sampling(self, options: StreamOptions) -> Sampling:
         """The model's own, over the interval of this stream."""
@@ -192,17 +195,11 @@ class Live:
             session = replace(session, state=done.state, track=track, spent=spent)
         applied = Applied(
             sequence=session.sequence,
-            labels=tuple(moment for labelled in brought for moment in labelled.moments(self.info)),
+            labels=tuple(moment for labelled in brought for moment in self._labelling.moments(labelled)),
             segments=tuple(change for labelled in brought for change in labelled.segments),
             notices=tuple(told),
         )
         return applied, replace(session, pace=intake.pace, sequence=session.sequence + 1)
-
-    def _top(self, session: Session) -> tuple[Scored, ...]:
-        track = session.track
-        if track.num_frames == 0 or track.action_A is None:
-            return ()
-        return ranked(self.info.action_labels, track.action_A)
 
     def _finish(self, session: Session, options: StreamOptions, seen_until: float | None) -> Labelled:
         rate = self.config.sampling.frames_per_second

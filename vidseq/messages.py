@@ -110,7 +110,7 @@ class Failed(Answer):
 
 
 class Standing(Answer):
-    """Where a session stands."""
+    """Where a session stands. `action` and `actions` are those so far, as in a Prediction."""
 
     session: str
     model: ModelInfo
@@ -118,6 +118,7 @@ class Standing(Answer):
     last_seconds: float | None
     num_frames: int
     action: Scored | None
+    actions: tuple[Scored, ...] = ()
     ended: bool
     created_seconds: float
     expires_seconds: float

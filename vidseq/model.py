@@ -9,7 +9,7 @@ Shape letters: B streams, T frames, D feature size, H hidden size, A action labe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 from vidseq.heads import ActionHead, FrameHead
+from vidseq.naming import probabilities
 from vidseq.recurrent import PREFIX as RECURRENT
 from vidseq.recurrent import Recurrent
 from vidseq.state import State
@@ -25,29 +26,44 @@ from vidseq.state import State
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Logits of B streams over T frames, None without that head; the action at [:, t] is the answer after frame t."""
+    """Logits of B streams over T frames, None without that head; the action at [:, t] is the answer after frame t.
+
+    With `several` each action has a probability of its own, else they share one.
+    """
 
     action_logits_BTA: Tensor | None
     frame_logits_BTL: Tensor | None
+    several: bool = False
 
     def split(self, lengths: Sequence[int]) -> list["Scores"]:
         """B scores of one stream each, views without the padding: `lengths` are the frames of each row."""
         actions, frames = _rows(self.action_logits_BTA, lengths), _rows(self.frame_logits_BTL, lengths)
-        return [Scores(action, frame) for action, frame in zip(actions, frames, strict=True)]
+        return [Scores(action, frame, self.several) for action, frame in zip(actions, frames, strict=True)]
 
     @classmethod
     def joined(cls, parts: Sequence["Scores"]) -> "Scores":
         """The scores of the same streams, one chunk after the other."""
         actions = [part.action_logits_BTA for part in parts if part.action_logits_BTA is not None]
         frames = [part.frame_logits_BTL for part in parts if part.frame_logits_BTL is not None]
-        return cls(torch.cat(actions, dim=1) if actions else None, torch.cat(frames, dim=1) if frames else None)
+        return cls(
+            torch.cat(actions, dim=1) if actions else None,
+            torch.cat(frames, dim=1) if frames else None,
+            any(part.several for part in parts),
+        )
 
     def to(self, device: str) -> "Scores":
         action, frame = self.action_logits_BTA, self.frame_logits_BTL
-        return Scores(None if action is None else action.to(device), None if frame is None else frame.to(device))
+        return replace(
+            self,
+            action_logits_BTA=None if action is None else action.to(device),
+            frame_logits_BTL=None if frame is None else frame.to(device),
+        )
 
-    def action_probabilities_BTA(self) -> Tensor | None:
-        return None if self.action_logits_BTA is None else self.action_logits_BTA.softmax(dim=-1)
+    def action_probabilities_BTA(self, temperature_T: Tensor | None = None) -> Tensor | None:
+        """None for `temperature_T` leaves the logits as they are: see `vidseq.naming`."""
+        if self.action_logits_BTA is None:
+            return None
+        return probabilities(self.action_logits_BTA, several=self.several, temperature_T=temperature_T)
 
     def frame_probabilities_BTL(self) -> Tensor | None:
         return None if self.frame_logits_BTL is None else self.frame_logits_BTL.softmax(dim=-1)
@@ -125,7 +141,7 @@ class SequenceModel(nn.Module):
         if self.action_head is not None:
             action_logits_BTA, state = self.action_head(hidden_BTH, state, lengths_B)
         frame_logits_BTL = None if self.frame_head is None else self.frame_head(hidden_BTH)
-        return Scores(action_logits_BTA, frame_logits_BTL), state
+        return Scores(action_logits_BTA, frame_logits_BTL, self.config.heads.several), state
 
     def _no_scores(self, feature_BTD: Tensor) -> Scores:
         shape = feature_BTD.shape[:2]
@@ -133,6 +149,7 @@ class SequenceModel(nn.Module):
         return Scores(
             feature_BTD.new_zeros(*shape, len(heads.action_labels)) if self.action_head is not None else None,
             feature_BTD.new_zeros(*shape, len(heads.frame_labels)) if self.frame_head is not None else None,
+            heads.several,
         )
 
 

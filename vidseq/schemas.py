@@ -3,7 +3,7 @@
 Unknown fields are ignored on reading, so that a newer service can serve an older client.
 """
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Answer(BaseModel):
@@ -47,10 +47,7 @@ class Sampled(Answer):
 
 
 class EarlyExited(Answer):
-    """Looking ended at `seconds`, the last frame of the answer, because the action was sure enough by then.
-
-    `score` is the calibrated score on which that was decided; that of `Prediction.action` stays the model's own.
-    """
+    """Looking ended at `seconds`, the last frame of the answer, because the action's score was sure enough by then."""
 
     seconds: float
     score: float
@@ -75,12 +72,13 @@ class VideoReport(Answer):
 
 
 class ModelInfo(Answer):
-    """Which model answered: `sha256` is the hash of its manifest."""
+    """Which model answered: `sha256` is the hash of its manifest; `several` of its actions may be true of one clip."""
 
     name: str
     version: str
     sha256: str
     action_labels: tuple[str, ...] = ()
+    several: bool = False
     frame_labels: tuple[str, ...] = ()
 
 
@@ -95,9 +93,15 @@ class Timings(Answer):
 
 
 class Prediction(Answer):
-    """Everything vidseq says of one video. `early_exit` is None unless it was asked for and came before the end."""
+    """Everything vidseq says of one video. `early_exit` is None unless it was asked for and came before the end.
+
+    `actions` are those that are said, the surest first: each whose score reaches its threshold where a model says
+    several, else at most one. `action` is the first of them. Where there is none, the action is unknown (or none of the
+    model's is true), and `top` still ranks the candidates; a model without actions leaves all three empty.
+    """
 
     action: Scored | None
+    actions: tuple[Scored, ...] = ()
     top: tuple[Scored, ...] = ()
     frames: tuple[FrameLabel, ...] = ()
     segments: tuple[Segment, ...] = ()
@@ -109,11 +113,15 @@ class Prediction(Answer):
 
 
 class Moment(Answer):
-    """What is said of one sampled frame, as soon as its label is final. `action` is the action so far: provisional."""
+    """What is said of one sampled frame, as soon as its label is final. `action` is the action so far: provisional.
+
+    `actions` are all of them where a model says several, and are left out where it says one.
+    """
 
     seconds: float
     frame: Scored | None
     action: Scored | None
+    actions: tuple[Scored, ...] = Field(default=(), exclude_if=lambda actions: not actions)
 
 
 class Models(Answer):

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from vidseq.errors import StateError
 from vidseq.intake import Pace
-from vidseq.labelling import Probabilities, Track
+from vidseq.labelling import Track
+from vidseq.naming import Probabilities
 from vidseq.segments import Automaton
 from vidseq.state import State, StateHeader
 
