@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tests.toy_models import toy_checkpoint, toy_config, toy_model
 from vidseq.checkpoint import load_checkpoint, read_info, save_checkpoint
@@ -31,6 +33,37 @@ def test_what_was_saved_is_read_back_bit_for_bit(sound: Path) -> None:
     assert found.config == config
     for name, tensor in expected.state_dict().items():
         assert torch.equal(found.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_model_whose_layers_lay_in_one_module_of_torch_is_read_too(
+    tmp_path: Path, cell: str, bidirectional: bool
+) -> None:
+    """Up to 0.1: its names, and its config without what has come since. The answers are torch's own."""
+    kind = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
+    folder = toy_checkpoint(tmp_path / "old", cell=cell, num_layers=2, bidirectional=bidirectional)
+    rnn = kind(16, 16, num_layers=2, batch_first=True, bidirectional=bidirectional)
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("recurrent.layers.")}
+    save_file({**kept, **{f"recurrent.rnn.{k}": v for k, v in rnn.state_dict().items()}}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    for newer in ("between_layers", "learned_start", "window_frames", "normalisation"):
+        del config["recurrent"][newer]
+    (folder / "config.json").write_text(json.dumps(config))
+    sign_again(folder, "model.safetensors", "config.json")
+    recurrent = load_checkpoint(folder).model.sequence.recurrent
+    feature_BTD = torch.randn(2, 7, recurrent.projection.in_features)
+    expected_BTH, _ = rnn(recurrent.projection(recurrent.norm(feature_BTD)))
+    torch.testing.assert_close(recurrent(feature_BTD)[0], expected_BTH, atol=1e-6, rtol=1e-5)
+
+
+def sign_again(folder: Path, *names: str) -> None:
+    """The manifest of whoever changed these files on purpose."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in names:
+        manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_the_same_model_has_the_same_identity(sound: Path, tmp_path: Path) -> None:
@@ -97,9 +130,7 @@ def test_a_config_that_cannot_be_built_is_named(model: Path, part: str, change: 
     config["heads"]["readout"] = "last"
     config[part] |= change
     (model / "config.json").write_text(json.dumps(config))
-    manifest = json.loads((model / "manifest.json").read_text())
-    manifest["files"]["config.json"] = hashlib.sha256((model / "config.json").read_bytes()).hexdigest()
-    (model / "manifest.json").write_text(json.dumps(manifest))
+    sign_again(model, "config.json")
     with pytest.raises(CheckpointError, match=r"config\.json does not describe a model"):
         load_checkpoint(model)
 

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from tests.toy_models import toy_config, toy_model
 from vidseq.config import Picture, RecurrentConfig, Sampling
-from vidseq.errors import StateError
-from vidseq.model import Scores, SequenceModel, VideoModel
+from vidseq.errors import OptionError, StateError
+from vidseq.model import Scores, SequenceModel, VideoModel, check_state_size
 from vidseq.sampling import sample
-from vidseq.state import State, StateHeader, stack
+from vidseq.state import MAX_STATE_BYTES, State, StateHeader, stack
 from vidseq.video import Reader
 
 EVERY_CELL = pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
@@ -105,7 +105,7 @@ def test_two_gaps_fade_a_memory_by_the_product_of_their_factors(readout: str) ->
     state, decayed = after_three_frames(model), model.sequence.decayed
     once, twice = decayed(state, 0.125), decayed(decayed(state, 0.25), 0.5)
     torch.testing.assert_close(dict(twice.tensors), dict(once.tensors))
-    torch.testing.assert_close(once.tensors["recurrent.c"], state.tensors["recurrent.c"] / 8)
+    torch.testing.assert_close(once.tensors["recurrent.0.c"], state.tensors["recurrent.0.c"] / 8)
 
 
 @pytest.mark.parametrize("factor", [-0.1, 1.1, float("nan")])
@@ -149,6 +149,41 @@ def test_the_state_is_small() -> None:
     config = toy_config(readout="attention").model_copy(update={"recurrent": recurrent})
     state = SequenceModel(config, feature_size=8).initial_state(1)
     assert 16 * 1024 < len(state.to_bytes(StateHeader(trunk="0" * 64, cell="lstm", dtype="float32"))) < 64 * 1024
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "num_bytes"),
+    [
+        ({"cell": "attention", "window_frames": 128, "num_layers": 2}, "66,304"),
+        ({"cell": "lstm", "hidden_size": 4096, "num_layers": 4}, "147,464"),
+    ],
+)
+def test_a_model_whose_streams_would_remember_too_much_is_refused_before_it_is_trained(
+    recurrent: dict[str, object], num_bytes: str
+) -> None:
+    config = toy_config().model_copy(update={"recurrent": RecurrentConfig.model_validate(recurrent)})
+    with pytest.raises(OptionError, match=rf"would remember {num_bytes} bytes, and at most 61,440 are allowed"):
+        check_state_size(config)
+
+
+def test_a_model_that_needs_the_whole_video_may_remember_more() -> None:
+    large = RecurrentConfig(cell="lstm", hidden_size=4096, num_layers=4)
+    config = toy_config(sampling=Sampling(max_frames=8)).model_copy(update={"recurrent": large})
+    check_state_size(config)
+    config = toy_config().model_copy(update={"recurrent": large.model_copy(update={"bidirectional": True})})
+    check_state_size(config)
+
+
+def test_the_largest_state_that_is_allowed_can_be_written() -> None:
+    """Names and labels beside it: with twenty labels of each kind."""
+    labels = tuple(f"a label of some length, number {number}" for number in range(20))
+    recurrent = RecurrentConfig(cell="attention", window_frames=58, num_layers=4, normalisation="standard")
+    config = toy_config(action_labels=labels, frame_labels=labels, background=None, readout="attention")
+    config = config.model_copy(update={"recurrent": recurrent})
+    check_state_size(config)
+    state = SequenceModel(config, feature_size=8).initial_state(1)
+    said = state.replace({"action": torch.zeros(1, 20), "frame": torch.zeros(1, 20)}, prefix="session")
+    assert 60_000 < len(said.to_bytes(StateHeader(trunk="0" * 64, cell="attention", dtype="float32"))) < MAX_STATE_BYTES
 
 
 def test_a_state_that_was_written_out_is_read_back_by_its_own_model_only() -> None:

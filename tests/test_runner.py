@@ -63,7 +63,7 @@ def test_live_streams_frame_by_frame_get_the_answers_of_whole_videos(cell: str, 
 
 def test_live_streams_do_not_run_the_kernels_for_whole_sequences(model: VideoModel) -> None:
     calls: list[object] = []
-    model.sequence.recurrent.rnn.register_forward_hook(lambda *_: calls.append(1))
+    model.sequence.recurrent.layers[0].kernel.register_forward_hook(lambda *_: calls.append(1))
     runner = Runner.of(model)
     run_batch(runner, [chunk(1), chunk(4), chunk(1, seed=1)])
     assert calls == []

@@ -7,27 +7,37 @@ from pydantic import Field, ValidationError
 from training.fit import FitConfig
 from vidseq import encoder
 from vidseq.config import (
+    BetweenLayers,
+    CellName,
     Config,
     HeadsConfig,
     LayerSize,
     ModelConfig,
+    Normalisation,
+    NumLayers,
     Picture,
     PositiveInt,
     RecurrentConfig,
     Sampling,
+    WindowFrames,
     Share,
     first_mistake,
 )
 from vidseq.errors import OptionError
+from vidseq.model import check_state_size
 
 
 class Options(Config):
     """What a person may choose on the command line; everything else follows from the recipe."""
 
-    cell: Literal["elman", "lstm", "gru"] = "gru"
-    num_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    cell: CellName = "gru"
+    num_layers: NumLayers = 1
+    between_layers: BetweenLayers = "plain"
     hidden_size: LayerSize = 64
     bidirectional: bool = False
+    learned_start: bool = False
+    window_frames: WindowFrames = 32
+    normalisation: Normalisation = "layer"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     readout: Literal["last", "mean", "attention"] = "mean"
     several: bool = False
@@ -74,6 +84,7 @@ def default(
             f"lookahead_seconds {options.lookahead_seconds:g} is less than half the time from one sampled frame to the "
             f"next, at {options.frames_per_second:g} a second"
         )
+    check_state_size(config)
     settings = FitConfig(
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -103,7 +114,11 @@ def _model_config(
             projection_size=options.hidden_size,
             hidden_size=options.hidden_size,
             num_layers=options.num_layers,
+            between_layers=options.between_layers,
             bidirectional=options.bidirectional,
+            learned_start=options.learned_start,
+            window_frames=options.window_frames,
+            normalisation=options.normalisation,
             dropout=options.dropout,
         ),
         heads=HeadsConfig(

@@ -43,6 +43,24 @@ class Cell(StrEnum):
     elman = "elman"
     lstm = "lstm"
     gru = "gru"
+    cho = "cho"
+    mut1 = "mut1"
+    mut2 = "mut2"
+    mut3 = "mut3"
+    mingru = "mingru"
+    conv = "conv"
+    attention = "attention"
+
+
+class BetweenLayers(StrEnum):
+    plain = "plain"
+    residual = "residual"
+    highway = "highway"
+
+
+class Normalisation(StrEnum):
+    layer = "layer"
+    standard = "standard"
 
 
 class Readout(StrEnum):
@@ -112,10 +130,24 @@ def train(
     weights: Annotated[str, _in(PICTURES, "default, none, or a file of weights for the backbone.")] = "default",
     precision: Annotated[Precision, _in(PICTURES, "What the backbone computes in.")] = Precision.float32,
     device: Annotated[str, _in(PICTURES, "Where the backbone runs: cpu, cuda, cuda:1 ...")] = "cpu",
-    cell: Annotated[Cell, _in(MODEL, "The recurrent cell.")] = Cell.gru,
-    num_layers: Annotated[int, _in(MODEL, "Recurrent layers, 1 to 4.")] = 1,
+    cell: Annotated[
+        Cell, _in(MODEL, "What reads the frames in order: a recurrent cell, or one that sees a window of the past.")
+    ] = Cell.gru,
+    num_layers: Annotated[int, _in(MODEL, "Layers of it, 1 to 4.")] = 1,
+    between_layers: Annotated[
+        BetweenLayers, _in(MODEL, "How a layer's input goes on beside its output; highway learns how much.")
+    ] = BetweenLayers.plain,
     hidden_size: Annotated[int, _in(MODEL, "Size of the hidden state.")] = 64,
     bidirectional: Annotated[bool, _in(MODEL, "Read each video from both ends: offline only.")] = False,
+    learned_start: Annotated[
+        bool, _in(MODEL, "Learn the hidden state before the first frame, instead of zeros.", "--learned-start")
+    ] = False,
+    window_frames: Annotated[
+        int, _in(MODEL, "How many sampled frames attention sees, the present one among them: 2 to 128.")
+    ] = 32,
+    normalisation: Annotated[
+        Normalisation, _in(MODEL, "Normalise features frame by frame, or each by its mean and spread in all clips.")
+    ] = Normalisation.layer,
     readout: Annotated[Readout, _in(MODEL, "How the action is read from the hidden states.")] = Readout.mean,
     lookahead_seconds: Annotated[
         float, _in(MODEL, "Name each frame so much later, once the model has seen what follows it.")
@@ -149,8 +181,12 @@ def train(
             precision=precision,
             cell=cell,
             num_layers=num_layers,
+            between_layers=between_layers,
             hidden_size=hidden_size,
             bidirectional=bidirectional,
+            learned_start=learned_start,
+            window_frames=window_frames,
+            normalisation=normalisation,
             readout=readout,
             lookahead_seconds=lookahead_seconds,
             several=several,

@@ -19,9 +19,10 @@ from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 from vidseq.heads import ActionHead, FrameHead
 from vidseq.naming import probabilities
-from vidseq.recurrent import PREFIX as RECURRENT
 from vidseq.recurrent import Recurrent
-from vidseq.state import State
+from vidseq.state import MAX_STATE_BYTES, State
+
+_RESERVED_BYTES = 4 * 1024  # of a written state: the tensors' names, and what labelling remembers
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +121,16 @@ class SequenceModel(nn.Module):
     def decayed(self, state: State, factor: float) -> State:
         """The memory of the same streams after a gap in time, in which all that was seen has faded.
 
-        The recurrent layers' tensors are multiplied by `factor`, and so is the weight that earlier frames have in the
-        running mean of the action: what comes next counts for more. 1 is the identity; after 0 the streams go on as
-        from their start. Two gaps in a row fade by the product of their factors.
+        The recurrent layers' memory is drawn towards its start, and the weight that earlier frames have in the running
+        mean of the action is multiplied by `factor`: what comes next counts for more. 1 is the identity; after 0 the
+        streams go on as from their start. Two gaps in a row fade by the product of their factors.
 
         Args:
             state: of any number of streams, on any device.
             factor: from 0 to 1, such as 0.5 ** (gap_seconds / half_life_seconds).
         """
         assert 0.0 <= factor <= 1.0, f"a memory fades by a factor from 0 to 1, not {factor}"
-        memory = {name: factor * tensor for name, tensor in state.part(RECURRENT).items()}
-        state = state.replace(memory, prefix=RECURRENT)
+        state = self.recurrent.faded(state, factor)
         head = self.action_head
         if head is None:
             return state
@@ -150,6 +150,25 @@ class SequenceModel(nn.Module):
             feature_BTD.new_zeros(*shape, len(heads.action_labels)) if self.action_head is not None else None,
             feature_BTD.new_zeros(*shape, len(heads.frame_labels)) if self.frame_head is not None else None,
             heads.several,
+        )
+
+
+def check_state_size(config: ModelConfig) -> None:
+    """That what a stream remembers will fit into a state; to be asked before a model is trained.
+
+    Models that need the whole video at once remember nothing from push to push, so nothing is asked of them.
+
+    Raises:
+        OptionError: it is larger than a state may be.
+    """
+    if config.recurrent.bidirectional or config.sampling.max_frames is not None:
+        return
+    with torch.device("meta"):  # shapes without numbers: the features' size does not matter
+        num_bytes = SequenceModel(config, feature_size=1).initial_state(1).num_bytes
+    if num_bytes > (limit := MAX_STATE_BYTES - _RESERVED_BYTES):
+        raise OptionError(
+            f"a stream of this model would remember {num_bytes:,} bytes, and at most {limit:,} are allowed: "
+            "choose a smaller hidden_size, num_layers or window_frames"
         )
 
 

@@ -77,7 +77,7 @@ class Runner:
     @classmethod
     def of(cls, model: VideoModel) -> "Runner":
         sequence = model.sequence
-        return cls(model, sequence.recurrent.norm.weight.device, sequence.initial_state(1).to("cpu"))
+        return cls(model, next(sequence.parameters()).device, sequence.initial_state(1).to("cpu"))
 
     @property
     def offline(self) -> bool:

@@ -1,6 +1,6 @@
 """State is a value: named tensors, batch first, that go in and come out. Knows nothing of the models that read it.
 
-    names      recurrent.h  recurrent.c   the recurrent layers
+    names      recurrent.LAYER.*          the recurrent layers, such as recurrent.0.h
                action.READOUT.*           the running readout of the action head
 
 Every tensor has the batch of streams in front: stacking many streams is one `cat` a name,
@@ -54,6 +54,11 @@ class State:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.tensors.items())
         return f"State({shapes})"
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one stream's numbers, without the names that are written beside them."""
+        return sum(tensor.nbytes // len(tensor) for tensor in self.tensors.values())
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under `prefix`, without it; empty at the start of a video."""
