@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from tests.toy_models import toy_config, toy_model
 from tests.toy_videos import paint, write_clip
-from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
+from training.features import MAPPED_BYTES, ClipFeatures, Failed, FeatureExtractor, extract_all
 from vidseq.config import ModelConfig, Picture, Sampling
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError
@@ -150,6 +151,23 @@ def test_a_damaged_file_in_the_cache_is_computed_again_and_mended(clip: Path, ca
     assert (num_computed(cache, clip), num_computed(cache, clip)) == (16, 0)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"x" + data[1:]])
+def test_a_long_clip_is_mapped_and_a_damaged_map_is_mended(tmp_path: Path, cache: Path, damage: Any) -> None:
+    """A feature of a toy is 4 bytes x 256: a thousand and some frames are more than `MAPPED_BYTES`."""
+    clip = write_clip(tmp_path / "long.mp4", num_frames=1100)
+    config = toy_config(sampling=Sampling(frames_per_second="native"))
+    computed = encoder(config)
+    features = FeatureExtractor(computed, config=config, cache=cache)(clip)
+    (kept,) = cache.iterdir()
+    assert kept.stat().st_size >= MAPPED_BYTES
+    assert str(kept) in Path("/proc/self/maps").read_text()
+    np.testing.assert_array_equal(features.seconds_T, load_file(kept)["seconds_T"])
+    np.testing.assert_array_equal(features.feature_TD, load_file(kept)["feature_TD"])
+    del features
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert (num_computed(cache, clip, config=config), num_computed(cache, clip, config=config)) == (1100, 0)
+
+
 # Many clips ------------------------------------------------------------------------------------------
 
 
@@ -173,4 +191,4 @@ def test_a_clip_that_failed_leaves_nothing_in_the_cache(tmp_path: Path, cache: P
     bad.write_bytes(b"this is no video")
     with pytest.raises(VideoError):
         FeatureExtractor(encoder(), config=toy_config(), cache=cache)(bad)
-    assert not cache.exists()
+    assert not any(cache.iterdir())

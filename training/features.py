@@ -3,23 +3,29 @@
 The key of a clip's features is the hash of everything they depend on: the clip's bytes, the encoder with its weights,
 the picture and the sampling. A changed clip, backbone or rate is never taken from the cache; a renamed clip is.
 
+Neither making nor reading them holds all of a long clip in memory: they are written as they are computed, and what is
+large is mapped, so that the system may drop what is not in use.
+
 Shape letters: T sampled frames, D feature size.
 """
 
 import hashlib
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
 from vidseq.config import Limits, ModelConfig
 from vidseq.encoder import Encoder
@@ -29,6 +35,7 @@ from vidseq.sampling import FrameSource, sample
 from vidseq.video import Reader
 
 VERSION = "1"  # of the way from bytes to the encoder's pixels: a new resize must not meet old features
+MAPPED_BYTES = 2**20  # files from this size on are mapped; a process may have some 65,000 maps, so not those of clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,23 +85,33 @@ class FeatureExtractor:
         Raises:
             VideoError: the clip cannot be decoded.
         """
-        kept = self._cache / f"{_hash(_content(path), self._recipe)}.safetensors"
+        kept = self._kept(path)
         features = _read(kept)
         if features is None:
-            features = self._compute(path)
-            _write(kept, features)
+            self._compute(path, kept)
+            features = _read(kept)
+        assert features is not None, f"what was just written to {kept} is gone or damaged"
         return features
 
-    def _compute(self, path: Path) -> ClipFeatures:
-        feature_chunks: list[NDArray[np.float32]] = []
-        seconds_chunks: list[NDArray[np.float64]] = []
+    def has(self, path: Path) -> bool:
+        """Whether something is kept of this clip, so that it need not be decoded."""
+        return self._kept(path).is_file()
+
+    def _kept(self, path: Path) -> Path:
+        return self._cache / f"{_hash(_content(path), self._recipe)}.safetensors"
+
+    def _compute(self, path: Path, kept: Path) -> None:
+        """One chunk of frames after the other goes into a nameless file, and from there to `kept`."""
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        seconds: list[float] = []
         device = self._encoder.pixel_mean.device
-        with self._open(path) as reader:
+        with self._open(path) as reader, SpooledTemporaryFile(MAPPED_BYTES, dir=str(kept.parent)) as rows:
             for clip in sample(reader, self._config.sampling):
                 feature_TD = self._encoder(torch.from_numpy(clip.pixels_THWC).to(device))
-                feature_chunks.append(feature_TD.cpu().numpy())
-                seconds_chunks.append(clip.seconds_T)
-        return ClipFeatures(np.concatenate(feature_chunks), np.concatenate(seconds_chunks))
+                rows.write(feature_TD.cpu().numpy().tobytes())
+                seconds += clip.seconds_T.tolist()
+            rows.seek(0)
+            _write(kept, rows, np.array(seconds), feature_size=self._encoder.feature_size)
 
     def _open(self, path: Path) -> AbstractContextManager[FrameSource]:
         if path.is_dir():
@@ -136,14 +153,34 @@ def _hash(*parts: bytes | str) -> str:
 def _read(path: Path) -> ClipFeatures | None:
     """What was kept; a damaged file counts as nothing kept and is computed again."""
     try:
-        arrays = load_arrays(path.read_bytes())
-        return ClipFeatures(arrays["feature_TD"], arrays["seconds_T"])
+        if path.stat().st_size < MAPPED_BYTES:
+            arrays = load_arrays(path.read_bytes())
+            return ClipFeatures(arrays["feature_TD"], arrays["seconds_T"])
+        with safe_open(path, framework="pt") as file:  # for torch its tensors are maps, for numpy they would be copies
+            feature_TD, seconds_T = (file.get_tensor(name).numpy() for name in ("feature_TD", "seconds_T"))
+        return ClipFeatures(feature_TD, seconds_T)
     except (FileNotFoundError, SafetensorError, KeyError):
         return None
 
 
-def _write(path: Path, features: ClipFeatures) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, rows: IO[bytes], seconds_T: NDArray[np.float64], *, feature_size: int) -> None:
+    """A safetensors file, written here because the library writes only what it is given as a whole.
+
+    Its form: the length of a JSON text, 8 bytes; that text, which says where each tensor lies; the tensors.
+    """
+    num_frames, split = len(seconds_T), seconds_T.nbytes
+    end = split + 4 * num_frames * feature_size
+    header = {
+        "seconds_T": {"dtype": "F64", "shape": [num_frames], "data_offsets": [0, split]},
+        "feature_TD": {"dtype": "F32", "shape": [num_frames, feature_size], "data_offsets": [split, end]},
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors are read where they lie, so they begin at a multiple of 8
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(save_arrays({"feature_TD": features.feature_TD, "seconds_T": features.seconds_T}))
-    fresh.replace(path)
+    try:
+        with fresh.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text + seconds_T.tobytes())
+            shutil.copyfileobj(rows, file)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
