@@ -1,6 +1,6 @@
 """Which clips are learnt from together, and how they are shown: order, windows, mixing. Knows nothing of models.
 
-    examples -> stretches -> shuffled or drawn -> batches -> changed in time -> laid over each other -> rows
+    examples -> stretches -> shuffled or drawn -> batches -> seen anew, changed in time -> laid over each other -> rows
 
 All chance comes from one generator, so that the same seed gives the same batches.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from training.augment import augmented
 from training.balance import drawing_shares
+from training.crew import ALONE, Crew
 from training.example import Example
 from training.settings import FitConfig
 
@@ -51,16 +52,17 @@ class _Stretch:
 
 
 def learning_batches(
-    examples: Sequence[Example], settings: FitConfig, *, chance: np.random.Generator
+    examples: Sequence[Example], settings: FitConfig, *, chance: np.random.Generator, crew: Crew = ALONE
 ) -> Iterator[list[Row]]:
-    """The batches of one epoch."""
+    """The batches of one epoch, of each what falls to this worker: at least one row, perhaps without labels."""
     stretches = [
         stretch for index, example in enumerate(examples) for stretch in _stretches(index, example, settings, chance)
     ]
     for chosen in _in_batches(_drawn(stretches, examples, settings, chance), settings.batch_size):
         shown = [
-            augmented(examples[s.index].cut(s.start, s.stop), settings.augment_time, chance=chance) for s in chosen
-        ]
+            augmented(examples[s.index].drawn(chance).cut(s.start, s.stop), settings.augment_time, chance=chance)
+            for s in crew.share(chosen)
+        ] or [examples[chosen[0].index].unlabelled()]
         yield _mixed(shown, settings, chance) if settings.mixup else _alone(shown)
 
 

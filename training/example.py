@@ -6,6 +6,7 @@ Shape letters: T frames, D feature size, A action labels.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ class Example:
     number where a model says several; None where nobody has said. `frame_target_T`, int64, are label indices of the
     frames themselves, `IGNORED` where there is none: with a lookahead the loop delays them.
 
+    `draw` is another way to see the whole clip, drawn anew for each time that it is learnt from: see training.views.
     `reorder` makes the features of frames that are shown in another order, from their indices order_T; None where each
     feature is that of one frame, so that picking them is enough.
     """
@@ -28,6 +30,7 @@ class Example:
     action_target_A: Tensor | None
     frame_target_T: Tensor
     reorder: Callable[[Tensor], Tensor] | None = None
+    draw: Callable[[np.random.Generator], "Example"] | None = None
 
     @property
     def num_frames(self) -> int:
@@ -37,6 +40,14 @@ class Example:
     def action_index(self) -> int:
         """The one action of a clip that has one; `IGNORED` without a label."""
         return IGNORED if self.action_target_A is None else int(self.action_target_A.argmax())
+
+    def drawn(self, chance: np.random.Generator) -> "Example":
+        """The clip as it is seen this time."""
+        return self if self.draw is None else self.draw(chance)
+
+    def unlabelled(self) -> "Example":
+        """The clip, of which nothing is asked."""
+        return Example(self.feature_TD, None, torch.full_like(self.frame_target_T, IGNORED), self.reorder)
 
     def cut(self, start: int, stop: int) -> "Example":
         """The frames from `start` up to `stop`, without a copy."""

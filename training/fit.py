@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from training.batches import count_batches, learning_batches, measuring_batches
 from training.chunks import Chunk, Reading
+from training.crew import ALONE, Crew
 from training.example import Example
 from training.losses import Losses
 from training.progress import Epoch, Run
@@ -109,6 +110,7 @@ def fit_model(
     run_file: Path | None,
     on_epoch: Callable[[Epoch], None],
     on_resume: Callable[[int], None] = lambda num_epochs: None,
+    crew: Crew = ALONE,
 ) -> Fitted[M]:
     """`fit` for any model that is called as a `SequenceModel` is: scores, state = model(input, state, lengths_B).
 
@@ -116,6 +118,7 @@ def fit_model(
 
     Args:
         groups: parameters with learning rates of their own, see `training.progress.Run`.
+        crew: who trains along; each calls this with the same arguments, and the leader alone saves.
     """
     _check(config, settings)
     belongs_to = "" if run_file is None else _hash(model, config, settings, (train, validation))
@@ -123,20 +126,24 @@ def fit_model(
     if run_file is not None and run_file.exists():
         run.restore(run_file)
         on_resume(run.epoch)
+    together = crew.together(model)
     learning = Losses.learning(train, config, settings)
     measuring = Losses.measuring(train, config, settings)
     while not run.is_over:
         with _told_in_a_sentence(run, run_file):
-            steps = _train_epoch(run, train, losses=learning, reading=Reading.learning(config, settings))
+            reading = Reading.learning(config, settings)
+            steps = _train_epoch(run, train, model=together, losses=learning, reading=reading, crew=crew)
             reading = Reading.measuring(config, settings)
-            loss = _validation_loss(run, validation, losses=measuring, reading=reading) if validation else None
+            loss = (
+                _validation_loss(run, validation, losses=measuring, reading=reading, crew=crew) if validation else None
+            )
         epoch = run.finish_epoch(
             train_loss=steps.mean_loss,
             validation_loss=loss,
             gradient_norm=steps.mean_norm,
             clipped_share=steps.clipped_share,
         )
-        if run_file is not None:
+        if run_file is not None and crew.leads:
             run.save(run_file)
         on_epoch(epoch)
     return Fitted(run.best(), run.best_epoch, tuple(run.history))
@@ -163,14 +170,18 @@ class _Steps:
         return sum(norm > self.max_norm for norm in self.norms) / len(self.norms)
 
 
-def _train_epoch(run: Run[M], examples: Sequence[Example], *, losses: Losses, reading: Reading) -> _Steps:
-    run.model.train()
+def _train_epoch(
+    run: Run[M], examples: Sequence[Example], *, model: nn.Module, losses: Losses, reading: Reading, crew: Crew
+) -> _Steps:
+    """`model` is the run's, or what calls it and brings the crew's gradients together."""
+    model.train()
     steps = _Steps(run.settings.max_gradient_norm)
-    for rows in learning_batches(examples, run.settings, chance=run.chance()):
+    for rows in learning_batches(examples, run.settings, chance=run.chance(), crew=crew):
         state = None
         for chunk in reading.chunks(rows):
-            scores, state = _scores(run.model, chunk, state)
-            _step(run, losses.weighted(*losses(scores, chunk)), steps)
+            scores, state = _scores(model, chunk, state)
+            loss_2, count_2 = losses(scores, chunk)
+            _step(run, losses.weighted(loss_2, crew.total(count_2)), steps, crew)
         run.schedule.step()
     return steps
 
@@ -184,10 +195,11 @@ def _scores(model: nn.Module, chunk: Chunk, state: State | None) -> tuple[Any, S
     return scores, state
 
 
-def _step(run: Run[M], loss: Tensor, steps: _Steps) -> None:
-    """One update; refused where it would spoil the weights."""
+def _step(run: Run[M], loss: Tensor, steps: _Steps, crew: Crew) -> None:
+    """One update; refused where it would spoil the weights. The batch's loss is the sum of what each worker has."""
     run.optimizer.zero_grad()
-    loss.backward()
+    (crew.num_workers * loss).backward()  # what comes back is the workers' mean
+    loss = crew.total(loss)
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), steps.max_norm).item()
     if not (math.isfinite(loss.item()) and math.isfinite(norm)):
         raise _NotFinite(
@@ -202,17 +214,19 @@ def _step(run: Run[M], loss: Tensor, steps: _Steps) -> None:
 
 
 @torch.no_grad()
-def _validation_loss(run: Run[M], examples: Sequence[Example], *, losses: Losses, reading: Reading) -> float:
-    """The same whatever the batches: summed over all of them before it is divided."""
+def _validation_loss(
+    run: Run[M], examples: Sequence[Example], *, losses: Losses, reading: Reading, crew: Crew
+) -> float:
+    """The same whatever the batches and the crew: summed over all of them before it is divided."""
     run.judged.eval()
     total_2, count_2 = torch.zeros(2), torch.zeros(2)
-    for rows in measuring_batches(examples, batch_size=run.settings.batch_size):
+    for rows in measuring_batches(crew.share(examples), batch_size=run.settings.batch_size):
         state = None
         for chunk in reading.chunks(rows):
             scores, state = _scores(run.judged, chunk, state)
             loss_2, labels_2 = losses(scores, chunk)
             total_2, count_2 = total_2 + loss_2, count_2 + labels_2
-    return losses.weighted(total_2, count_2).item()
+    return losses.weighted(crew.total(total_2), crew.total(count_2)).item()
 
 
 class _NotFinite(Exception):

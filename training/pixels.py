@@ -27,7 +27,7 @@ VERSION = "1"  # of the way from bytes to pixels: a new resize must not meet old
 
 @dataclass(frozen=True, eq=False)
 class ClipPixels:
-    """The sampled frames of one clip, uint8 and read-only on disk, and their times."""
+    """The sampled frames of one clip, uint8, as a memory map of the file that holds them, and their times."""
 
     pixels_THWC: NDArray[np.uint8]
     seconds_T: NDArray[np.float64]
@@ -130,7 +130,9 @@ def _append(file: BinaryIO, clip: Clip, *, num_frames_before: int) -> None:
 def _read(pixels_file: Path, seconds_file: Path) -> ClipPixels | None:
     """What was kept; a file that is cut short counts as nothing kept and is decoded again."""
     try:
-        pixels_THWC = np.load(pixels_file, mmap_mode="r")
+        pixels_THWC = np.load(
+            pixels_file, mmap_mode="c"
+        )  # torch takes no read-only arrays; what is written stays in memory
         seconds_T = np.load(seconds_file)
         return ClipPixels(pixels_THWC, seconds_T) if len(pixels_THWC) == len(seconds_T) else None
     except (FileNotFoundError, ValueError, EOFError):
