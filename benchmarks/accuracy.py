@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from training.clips import read_clips
 from training.crossval import cross_validate
 from training.dataset import Dataset, load_dataset
-from training.evaluate import ClipScores
 from training.features import FeatureExtractor
-from training.metrics import bootstrap_interval, clip_metrics, frame_metrics
+from training.metrics.clips import clip_metrics
+from training.metrics.frames import frame_metrics
+from training.metrics.resampling import Resampling, intervals_of, mean_of
 from training.recipes import Options, default
+from training.scores import ClipScores
 from training.splits import make_folds
 from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder, load_default_weights
@@ -100,8 +102,8 @@ def _figures(dataset: Dataset, scores: Sequence[ClipScores]) -> tuple[float, flo
     if not dataset.frame_labels:
         return clips.macro_f1, None, None
     frames = frame_metrics(
-        np.concatenate([score.frame_TL for score in scores if score.frame_TL is not None]),
-        np.concatenate([example.frame_target_T.numpy() for example in examples]),
+        [score.frame_TL for score in scores if score.frame_TL is not None],
+        [example.frame_target_T.numpy() for example in examples],
         labels=dataset.frame_labels,
         background=dataset.background,
     )
@@ -114,7 +116,7 @@ def _mean(values: Sequence[float | None]) -> str:
 
 
 def _interval(values_N: NDArray[np.float64], groups: Sequence[str]) -> str:
-    low, high = bootstrap_interval(groups, lambda indices: float(values_N[indices].mean()))
+    low, high = intervals_of(Resampling(groups).intervals(mean_of(mean=values_N)))["mean"]
     return f"{values_N.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 

@@ -7,9 +7,10 @@ import torch
 
 from training.clips import LabelledClip, LabelledSegment
 from training.dataset import Dataset
-from training.evaluate import evaluate, score_clips
+from training.evaluate import evaluate
 from training.features import ClipFeatures
 from training.fit import fit
+from training.scores import score_clips
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig, Sampling
 from vidseq.labelling import Labelling
@@ -59,7 +60,7 @@ def frame_accuracy(lookahead_seconds: float) -> tuple[float, float]:
         for seconds in (lookahead_seconds, 0.0)
     ]
     scores = [score_clips(one.model, examples) for one in fitted]
-    frames = evaluate(unseen, examples, *scores).frames
+    frames = evaluate(unseen, examples, *scores, config=a_config(lookahead_seconds)).frames
     return frames.accuracy, frames.baseline.accuracy
 
 

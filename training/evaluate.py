@@ -1,100 +1,90 @@
-"""What a model gets right on labelled clips, beside the mean-pool baseline that was trained with it.
+"""What a model gets right on labelled clips, beside the two baselines that were trained with it.
 
-Knows nothing of how either was trained.
-
-Shape letters: N clips, T frames, A action labels, L frame labels.
+Knows nothing of how they were trained.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from pydantic import BaseModel
-
+from training.answers import Answers, Truth
 from training.dataset import Dataset
 from training.example import Example
-from training.metrics import ClipMetrics, FrameMetrics, clip_metrics, frame_metrics
-from training.targets import settled
-from vidseq.model import SequenceModel
-from vidseq.schemas import ModelInfo
+from training.figures import ClipResults, Evaluation, FrameResults, Honesty, Paired, SegmentResults
+from training.metrics.resampling import Resampling
+from training.paired import differences
+from training.scores import ClipScores
+from vidseq.config import ModelConfig
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class ClipScores:
-    """Probabilities of one clip's actions, and of every frame's labels; None without that head.
-
-    `action_logits_TA` are those of the running action: `action_A` is the softmax of the last.
-    """
-
-    action_A: Floats | None
-    action_logits_TA: NDArray[np.float32] | None
-    frame_TL: Floats | None
-
-
-class ClipResults(ClipMetrics):
-    baseline: ClipMetrics | None = None
-
-
-class FrameResults(FrameMetrics):
-    baseline: FrameMetrics | None = None
-
-
-class Evaluation(BaseModel):
-    """What `vidseq evaluate --json` writes."""
-
-    model: ModelInfo | None = None
-    clips: ClipResults | None
-    frames: FrameResults | None
-    failed: tuple[str, ...] = ()
-
-
-@torch.inference_mode()
-def score_clips(model: SequenceModel, examples: Sequence[Example]) -> list[ClipScores]:
-    """The model's scores of each clip, alone, as `classify` would say them."""
-    model.eval()
-    return [_score(model, example) for example in examples]
-
-
-def _score(model: SequenceModel, example: Example) -> ClipScores:
-    scores, _ = model(example.feature_TD[None])
-    action_BTA, frame_BTL = scores.action_probabilities_BTA(), scores.frame_probabilities_BTL()
-    action_A = action_logits_TA = frame_TL = None
-    if action_BTA is not None and scores.action_logits_BTA is not None:
-        action_A = action_BTA[0, -1].double().numpy()
-        action_logits_TA = scores.action_logits_BTA[0].numpy()
-    if frame_BTL is not None:
-        frame_TL = settled(frame_BTL[0].double().numpy(), lookahead_frames=model.config.lookahead_frames)
-    return ClipScores(action_A, action_logits_TA, frame_TL)
+BESIDE = {"baseline": "mean pool", "frame_alone": "frame alone"}  # what the models beside a model are called
 
 
 def evaluate(
-    dataset: Dataset, examples: Sequence[Example], scores: Sequence[ClipScores], baseline: Sequence[ClipScores]
+    dataset: Dataset,
+    examples: Sequence[Example],
+    scores: Sequence[ClipScores],
+    baseline: Sequence[ClipScores],
+    *,
+    config: ModelConfig,
+    frame_alone: Sequence[ClipScores] | None = None,
+    honesty: Honesty | None = None,
 ) -> Evaluation:
-    """Both heads' figures, and the baseline's on the same clips."""
-    clips, frames = _clips(dataset, examples, scores), _frames(dataset, examples, scores)
-    clips_baseline, frames_baseline = _clips(dataset, examples, baseline), _frames(dataset, examples, baseline)
+    """All figures of a model, those of its baselines on the same clips, and the differences in pairs.
+
+    Args:
+        dataset: the clips that are measured, and no others (`Dataset.subset`).
+        examples, scores, baseline, frame_alone: one for each of them, in their order.
+        config: the model's; its temperatures and thresholds are its own, the baselines have none.
+        honesty: what `training.honesty` found of the model on these clips.
+    """
+    truth, plain = Truth.of(dataset, examples), _without_thresholds(config)
+    ours, beside = Answers(truth, scores, config), {"baseline": Answers(truth, baseline, plain)}
+    if frame_alone is not None:
+        beside["frame_alone"] = Answers(truth, frame_alone, plain)
     return Evaluation(
-        clips=None if clips is None else ClipResults(**clips.model_dump(), baseline=clips_baseline),
-        frames=None if frames is None else FrameResults(**frames.model_dump(), baseline=frames_baseline),
+        num_groups=len(set(truth.groups)),
+        clips=_clips(ours, beside),
+        frames=_frames(ours, beside),
+        segments=_segments(ours, beside),
+        paired=tuple(pair for name, other in beside.items() for pair in pairs(ours, other, against=BESIDE[name])),
+        calibration=ours.calibration(),
+        earliness=ours.earliness(),
+        honesty=honesty,
+        rows=ours.rows(),
         failed=tuple(f"{failure.path}: {failure.error}" for failure in dataset.failed),
     )
 
 
-def _clips(dataset: Dataset, examples: Sequence[Example], scores: Sequence[ClipScores]) -> ClipMetrics | None:
-    rows = [score.action_A for score in scores if score.action_A is not None]
-    if not rows:
-        return None
-    target_N = np.array([example.action_index for example in examples])
-    return clip_metrics(np.stack(rows), target_N, labels=dataset.action_labels)
+def pairs(ours: Answers, theirs: Answers, *, against: str) -> tuple[Paired, ...]:
+    """The differences between two models on the same clips, of each kind that both say."""
+    truth, found = ours.truth, list[Paired]()
+    if ours.acting and theirs.acting:
+        drawn = Resampling(truth.groups_at(truth.acting))
+        judged = ours.judged_clips(), theirs.judged_clips()
+        found += differences(*judged, unit="clips", against=against, resampling=drawn)
+    if ours.framed and theirs.framed:
+        drawn = Resampling(truth.groups_at(truth.framed))
+        judged = ours.judged_frames(), theirs.judged_frames()
+        found += differences(*judged, unit="frames", against=against, resampling=drawn)
+    return tuple(found)
 
 
-def _frames(dataset: Dataset, examples: Sequence[Example], scores: Sequence[ClipScores]) -> FrameMetrics | None:
-    rows = [score.frame_TL for score in scores if score.frame_TL is not None]
-    if not rows:
+def _clips(ours: Answers, beside: Mapping[str, Answers]) -> ClipResults | None:
+    if (found := ours.clips()) is None:
         return None
-    target_N = np.concatenate([example.frame_target_T.numpy() for example in examples])
-    return frame_metrics(np.concatenate(rows), target_N, labels=dataset.frame_labels, background=dataset.background)
+    return ClipResults.model_validate(dict(found) | {name: other.clips() for name, other in beside.items()})
+
+
+def _frames(ours: Answers, beside: Mapping[str, Answers]) -> FrameResults | None:
+    if (found := ours.frames()) is None:
+        return None
+    return FrameResults.model_validate(dict(found) | {name: other.frames() for name, other in beside.items()})
+
+
+def _segments(ours: Answers, beside: Mapping[str, Answers]) -> SegmentResults | None:
+    if (found := ours.segments()) is None:
+        return None
+    return SegmentResults.model_validate(dict(found) | {name: other.segments() for name, other in beside.items()})
+
+
+def _without_thresholds(config: ModelConfig) -> ModelConfig:
+    heads = config.heads.model_copy(update={"thresholds": (), "unknown_below": None})
+    return config.model_copy(update={"heads": heads, "calibration": None})

@@ -10,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from training.card import BASELINE
-from training.evaluate import Evaluation
-from training.metrics import ClipMetrics, FrameMetrics
+from training.figures import ClipMetrics, Evaluation, FrameMetrics
 
 
 class Advance(Protocol):
