@@ -78,7 +78,7 @@ def _save_model(folder: Path) -> None:
     model = VideoModel.build(config)
     load_default_weights(model.encoder)
     baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
-    save_checkpoint(folder, config=config, model=model, baseline=baseline, card="", version="1")
+    save_checkpoint(folder, config=config, model=model, baseline=baseline, documents={}, version="1")
 
 
 def _warm_up(url: str) -> None:

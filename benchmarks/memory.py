@@ -57,7 +57,7 @@ def save_model(folder: Path, *, size: int = 64) -> None:
     )
     model = VideoModel.build(config)
     baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
-    save_checkpoint(folder, config=config, model=model, baseline=baseline, card="", version="1")
+    save_checkpoint(folder, config=config, model=model, baseline=baseline, documents={}, version="1")
 
 
 def draw(path: Path, *, num_frames: int) -> None:

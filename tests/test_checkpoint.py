@@ -82,7 +82,7 @@ def test_new_heads_leave_the_trunk_as_it_was(tmp_path: Path) -> None:
     changed.encoder, changed.sequence.recurrent = model.encoder, model.sequence.recurrent
     for name, (settings, weights) in {"a": (config, model), "b": (relabelled, changed)}.items():
         baseline = SequenceModel(settings.baseline(), feature_size=model.encoder.feature_size)
-        save_checkpoint(tmp_path / name, config=settings, model=weights, baseline=baseline, card="", version="1")
+        save_checkpoint(tmp_path / name, config=settings, model=weights, baseline=baseline, documents={}, version="1")
     assert load_checkpoint(tmp_path / "a").trunk == load_checkpoint(tmp_path / "b").trunk
     assert load_checkpoint(tmp_path / "a").trunk != load_checkpoint(toy_checkpoint(tmp_path / "c", seed=1)).trunk
 

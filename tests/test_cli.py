@@ -144,7 +144,7 @@ def test_predict_exits_early_after_the_time_to_hold_and_says_so(clip: Path, tmp_
     toy, sure = load_checkpoint(toy_checkpoint(tmp_path / "toy")), tmp_path / "sure"
     config = toy.config.model_copy(update={"calibration": Calibration(elapsed_seconds=(0.0,), temperatures=(1e-4,))})
     assert toy.baseline is not None
-    save_checkpoint(sure, config=config, model=toy.model, baseline=toy.baseline, card="", version="1")
+    save_checkpoint(sure, config=config, model=toy.model, baseline=toy.baseline, documents={}, version="1")
     assert "stopped at 0.50 s" in in_process("predict", sure, clip, "--early-exit", 0.9, "--early-hold", 0.5).stdout
     prediction = Prediction.model_validate_json(in_process("predict", sure, clip, "--early-exit", 0.9, "--json").stdout)
     assert prediction.early_exit.seconds == prediction.sampled.end_seconds == 1.0

@@ -288,7 +288,7 @@ def test_an_early_exit_over_http_is_the_one_in_process(through: Through, tmp_pat
     calibration = Calibration(elapsed_seconds=(0.0, 1.0), temperatures=(100.0, 1e-4))
     config = toy.config.model_copy(update={"calibration": calibration})
     assert toy.baseline is not None
-    save_checkpoint(model, config=config, model=toy.model, baseline=toy.baseline, card="", version="1")
+    save_checkpoint(model, config=config, model=toy.model, baseline=toy.baseline, documents={}, version="1")
     clip = write_clip(tmp_path / "clip.mp4", num_frames=40)
     expected = Classifier.load(model).classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=0.5))
     with serving(model) as url:

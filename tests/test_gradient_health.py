@@ -46,7 +46,7 @@ def clips(num: int, *, num_frames: int, scale: float = 1.0, action: int | None =
 def last_loss(model: SequenceModel, feature_TD: torch.Tensor, *, frame: int, nudge_H: torch.Tensor) -> torch.Tensor:
     """The loss of the last answer when the hidden state after `frame` is nudged, and the readout has not noticed."""
     _, state = model(feature_TD[None, : frame + 1])
-    nudged = {"recurrent.h": state.tensors["recurrent.h"] + nudge_H}
+    nudged = {"recurrent.0.h": state.tensors["recurrent.0.h"] + nudge_H}
     _, after = model(feature_TD[None, frame + 1 : -1], State(state.tensors | nudged))
     _, plain = model(feature_TD[None, :-1])
     heads = {name: tensor for name, tensor in plain.tensors.items() if not name.startswith("recurrent.")}
@@ -56,7 +56,7 @@ def last_loss(model: SequenceModel, feature_TD: torch.Tensor, *, frame: int, nud
 
 
 @pytest.mark.parametrize("readout", ["last", "mean", "attention"])
-@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm", "cho", "mut1", "mut2", "mut3", "mingru"])
 def test_the_gradient_is_what_a_nudge_of_the_hidden_state_does_to_the_last_answer(cell: str, readout: str) -> None:
     model = a_model(cell=cell, readout=readout)
     (example,) = clips(1, num_frames=7)
@@ -152,7 +152,12 @@ def test_the_longest_clips_are_measured_and_those_without_a_label_are_not() -> N
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"cell": "none"}, "cell 'none' has no recurrent path"), ({"bidirectional": True}, "from both ends at once")],
+    [
+        ({"cell": "none"}, "cell 'none' has no recurrent path"),
+        ({"cell": "conv"}, "cell 'conv' has no recurrent path"),
+        ({"cell": "attention"}, "cell 'attention' has no recurrent path"),
+        ({"bidirectional": True}, "from both ends at once"),
+    ],
 )
 def test_where_there_is_no_way_back_through_time_a_sentence_says_so(options: dict[str, Any], reason: str) -> None:
     model = a_model(**options)

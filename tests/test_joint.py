@@ -99,7 +99,7 @@ def test_a_trained_backbone_is_a_file_of_its_own_and_gives_the_same_scores_when_
 
     def save(name: str) -> Path:
         whole = VideoModel(model.encoder, model.sequence)
-        save_checkpoint(tmp_path / name, config=config, model=whole, baseline=baseline, card="# A toy", version="1")
+        save_checkpoint(tmp_path / name, config=config, model=whole, baseline=baseline, documents={"card.md": "# A toy"}, version="1")
         return tmp_path / name
 
     frozen = save("frozen")

@@ -72,7 +72,7 @@ def test_a_model_whose_scores_are_no_numbers_does_not_answer_the_canary_clip(tmp
     config = toy_config(cell="none")
     model = toy_model(config)
     next(model.sequence.parameters()).data.fill_(float("nan"))
-    save_checkpoint(tmp_path / "broken", config=config, model=model, baseline=model.sequence, card="", version="1")
+    save_checkpoint(tmp_path / "broken", config=config, model=model, baseline=model.sequence, documents={}, version="1")
     labeller = Labeller(tmp_path / "broken", name=None, device="cpu", limits=Limits())
     with pytest.raises(AssertionError, match="canary"):
         labeller.answer_canary()

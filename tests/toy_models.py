@@ -50,7 +50,7 @@ def toy_checkpoint(folder: Path, *, seed: int = 0, **options: Any) -> Path:
     model = toy_model(config, seed=seed)
     with _seeded(seed):
         baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
-    save_checkpoint(folder, config=config, model=model, baseline=baseline, card="# A toy", version="1")
+    save_checkpoint(folder, config=config, model=model, baseline=baseline, documents={"card.md": "# A toy"}, version="1")
     return folder
 
 

@@ -90,7 +90,7 @@ def why_not_measured(model: SequenceModel) -> str | None:
     """A sentence where there is no recurrent path to measure, else None."""
     if model.config.recurrent.bidirectional:
         return "a bidirectional model reads a clip from both ends at once: its gradient is not measured step by step"
-    if "h" not in model.recurrent.initial_state(1).part(PREFIX):
+    if not _hidden_L(model.recurrent.initial_state(1)):
         return f"cell {model.config.recurrent.cell!r} has no recurrent path on which a gradient could fade"
     return None
 
@@ -134,25 +134,30 @@ def fade(model: SequenceModel, examples: Sequence[Example]) -> Fade:
     num_frames = min(MAX_STEPS + 1, *(len(example.feature_TD) for example in examples))
     feature_BTD = torch.stack([example.feature_TD[-num_frames:] for example in examples])
     feature_BTD, model = feature_BTD.double(), copy.deepcopy(model).double().eval()  # float32 ends at 1e-38
-    state, hidden_KBLH = State(), list[Tensor]()
+    state, hidden = State(), list[Tensor]()  # hidden_BH of all layers, frame by frame
     for frame in range(num_frames - 1):
         _, state = model(feature_BTD[:, frame : frame + 1], state)
         state = _with_one_way_back(state)
-        hidden_KBLH.insert(0, state.part(PREFIX)["h"])
+        hidden += _hidden_L(state)
     scores, _ = model(feature_BTD[:, -1:], state)
-    gradient_KBLH = torch.autograd.grad(_loss(model, scores, examples), hidden_KBLH)
-    norm_KL = torch.stack([gradient_BLH.norm(dim=2).mean(dim=0) for gradient_BLH in gradient_KBLH])
-    return Fade(gradient_norm_LK=tuple(map(tuple, norm_KL.T.tolist())))
+    gradients = torch.autograd.grad(_loss(model, scores, examples), hidden)
+    norm_N = torch.stack([gradient_BH.norm(dim=1).mean() for gradient_BH in gradients])
+    norm_LK = norm_N.unflatten(0, (num_frames - 1, -1)).flip(0).T
+    return Fade(gradient_norm_LK=tuple(map(tuple, norm_LK.tolist())))
 
 
 def singular_values(model: SequenceModel) -> tuple[float, ...]:
     """Of each layer the largest singular value of its recurrent weights, of the largest gate where there are gates."""
-    size = model.config.recurrent.hidden_size
     return tuple(
-        torch.linalg.svdvals(weight_GH.detach().unflatten(0, (-1, size)).float()).max().item()
-        for name, weight_GH in model.recurrent.named_parameters()
-        if "weight_hh" in name
+        max(torch.linalg.matrix_norm(weight_HH.detach(), ord=2).item() for weight_HH in weights.values())
+        for weights in model.recurrent.recurrent_weights()
+        if weights
     )
+
+
+def _hidden_L(state: State) -> list[Tensor]:
+    """hidden_BH of each layer that has one, from the lowest."""
+    return [tensor for name, tensor in state.part(PREFIX).items() if name.endswith(".h")]
 
 
 def _longest(model: SequenceModel, examples: Sequence[Example]) -> list[Example]:

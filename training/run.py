@@ -96,7 +96,7 @@ def train(
         model=model,
         baseline=trained.baseline.model,
         frame_alone=trained.frame_alone.model,
-        card=card,
+        documents={"card.md": card},
         version="1",
     )
     trainer.forget_progress()

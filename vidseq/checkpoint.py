@@ -5,7 +5,7 @@
     baseline.safetensors        the mean-pool model that was trained beside it
     frame_alone.safetensors     the model that sees one frame, trained beside it too; older models have none
     backbone-HASH.safetensors   the frozen encoder; one file on disk for all models that share it (a hard link)
-    card.md                     what was measured
+    card.md, report.html        documents for people: what was measured
     manifest.json               schema, name, version, and the SHA-256 of every file above
 
 The SHA-256 of manifest.json is the model's identity. Nothing is ever unpickled.
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,12 @@ from vidseq.model import SequenceModel, VideoModel
 from vidseq.schemas import ModelInfo
 
 SCHEMA = 1
-_MANIFEST, _CONFIG, _MODEL, _BASELINE, _FRAME_ALONE, _CARD = (
+_MANIFEST, _CONFIG, _MODEL, _BASELINE, _FRAME_ALONE = (
     "manifest.json",
     "config.json",
     "model.safetensors",
     "baseline.safetensors",
     "frame_alone.safetensors",
-    "card.md",
 )
 
 
@@ -62,7 +62,7 @@ def save_checkpoint(
     model: VideoModel,
     baseline: SequenceModel,
     frame_alone: SequenceModel | None = None,
-    card: str,
+    documents: Mapping[str, str],
     version: str,
 ) -> None:
     """Write a model beside its final name and rename it into place; an older model there is replaced.
@@ -70,6 +70,9 @@ def save_checkpoint(
     A new name appears whole or not at all. Replacing takes two renames, and between them there is no model of that
     name: a reader may find none for an instant, and after a crash right there the older one is in a hidden folder
     beside it.
+
+    Args:
+        documents: texts for people, by file name, such as card.md.
 
     Raises:
         CheckpointError: `folder` exists and is not a model, so it is left alone.
@@ -82,9 +85,10 @@ def save_checkpoint(
         _MODEL: save_tensors(model.sequence.state_dict()),
         _BASELINE: save_tensors(baseline.state_dict()),
         **({} if frame_alone is None else {_FRAME_ALONE: save_tensors(frame_alone.state_dict())}),
-        _CARD: card.encode(),
         f"backbone-{_sha256(backbone)[:16]}.safetensors": backbone,
     }
+    assert documents.keys().isdisjoint({*files, _MANIFEST}), f"a document takes a name of the model's: {[*documents]}"
+    files |= {name: text.encode() for name, text in documents.items()}
     manifest = {
         "schema": SCHEMA,
         "name": folder.name,
