@@ -25,9 +25,9 @@ from training.crew import ALONE, Crew
 from training.example import Example
 from training.losses import Losses
 from training.progress import Epoch, Run
-from training.settings import FitConfig
+from training.settings import FitConfig, check_together
 from vidseq.config import ModelConfig
-from vidseq.errors import OptionError, TrainingStopped
+from vidseq.errors import TrainingStopped
 from vidseq.model import SequenceModel
 from vidseq.state import State
 
@@ -120,7 +120,7 @@ def fit_model(
         groups: parameters with learning rates of their own, see `training.progress.Run`.
         crew: who trains along; each calls this with the same arguments, and the leader alone saves.
     """
-    _check(config, settings)
+    check_together(config, settings)
     belongs_to = "" if run_file is None else _hash(model, config, settings, (train, validation))
     run = Run(model, settings, groups=groups, batches_an_epoch=count_batches(train, settings), belongs_to=belongs_to)
     if run_file is not None and run_file.exists():
@@ -264,19 +264,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     """torch has a class for a GPU's memory only; for the machine's own it is in the words."""
     words = ("allocate memory", "bad_alloc")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
-
-
-def _check(config: ModelConfig, settings: FitConfig) -> None:
-    """Settings that do not go together with the model."""
-    if config.recurrent.bidirectional and settings.long != "whole":
-        raise OptionError(
-            f"long {settings.long!r} carries the state from chunk to chunk, and a bidirectional model has none to carry"
-        )
-    if config.heads.several and settings.class_balance == "sampling":
-        raise OptionError(
-            "class_balance 'sampling' draws clips by their one action, and this model says several: choose 'weights' "
-            "or 'logits'"
-        )
 
 
 def _hash(model: nn.Module, config: ModelConfig, settings: FitConfig, sides: Sequence[Sequence[Example]]) -> str:

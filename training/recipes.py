@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from training.fit import FitConfig
+from training.settings import (
+    ChunkFrames,
+    ClassBalance,
+    Decay,
+    FitConfig,
+    Long,
+    Mixup,
+    Smoothing,
+    TimeChange,
+    check_together,
+)
 from vidseq import encoder
 from vidseq.config import (
     BetweenLayers,
@@ -19,8 +29,8 @@ from vidseq.config import (
     PositiveInt,
     RecurrentConfig,
     Sampling,
-    WindowFrames,
     Share,
+    WindowFrames,
     first_mistake,
 )
 from vidseq.errors import OptionError
@@ -55,6 +65,13 @@ class Options(Config):
     batch_size: PositiveInt = 16
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     patience_epochs: PositiveInt = 20
+    label_smoothing: Smoothing = 0.1
+    class_balance: ClassBalance = "none"
+    mixup: Mixup = 0.0
+    augment_time: tuple[TimeChange, ...] = ()
+    average_decay: Decay = 0.0
+    long: Long = "whole"
+    chunk_frames: ChunkFrames = 128
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -85,13 +102,9 @@ def default(
             f"next, at {options.frames_per_second:g} a second"
         )
     check_state_size(config)
-    settings = FitConfig(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        patience_epochs=options.patience_epochs,
-        seed=options.seed,
-    )
+    chosen = options.model_dump(include=FitConfig.model_fields.keys() & Options.model_fields.keys())
+    settings = FitConfig.model_validate(chosen)
+    check_together(config, settings)
     return config, settings
 
 

@@ -4,11 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vidseq.config import Config, PositiveInt, Share
+from vidseq.config import Config, ModelConfig, PositiveInt, Share
+from vidseq.errors import OptionError
 
 TimeChange = Literal["crop", "drop", "speed", "reverse"]
 ClassBalance = Literal["none", "weights", "sampling", "logits"]
 Long = Literal["whole", "truncated", "window"]
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
+Mixup = Annotated[float, Field(ge=0, le=10)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+ChunkFrames = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class FitConfig(Config):
@@ -36,13 +41,32 @@ class FitConfig(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_share: Share = 0.1
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: Smoothing = 0.1
     class_balance: ClassBalance = "none"
-    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    mixup: Mixup = 0.0
     augment_time: tuple[TimeChange, ...] = ()
-    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average_decay: Decay = 0.0
     long: Long = "whole"
-    chunk_frames: PositiveInt = 128
+    chunk_frames: ChunkFrames = 128
     frame_loss_weight: Annotated[float, Field(ge=0)] = 1.0
     patience_epochs: PositiveInt = 20
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+def check_together(config: ModelConfig, settings: FitConfig) -> None:
+    """To be asked before the work begins.
+
+    Raises:
+        OptionError: a model of this kind cannot be trained so.
+    """
+    heads = config.heads
+    if config.recurrent.bidirectional and settings.long != "whole":
+        raise OptionError(
+            f"long {settings.long!r} carries the state from chunk to chunk, and a bidirectional model has none to carry"
+        )
+    if settings.class_balance == "sampling" and (heads.several or not heads.action_labels):
+        said = "says several actions" if heads.several else "says none"
+        raise OptionError(
+            f"class_balance 'sampling' draws clips by their one action, and this model {said}: choose 'weights' or "
+            "'logits'"
+        )

@@ -79,6 +79,19 @@ class Fit(StrEnum):
     letterbox = "letterbox"
 
 
+class ClassBalance(StrEnum):
+    none = "none"
+    weights = "weights"
+    sampling = "sampling"
+    logits = "logits"
+
+
+class Long(StrEnum):
+    whole = "whole"
+    truncated = "truncated"
+    window = "window"
+
+
 class OnBad(StrEnum):
     stop = "stop"
     skip = "skip"
@@ -161,6 +174,32 @@ def train(
     patience_epochs: Annotated[int, _in(LEARNING, "Stop after so many without a better one.", "--patience")] = 20,
     batch_size: Annotated[int, _in(LEARNING, "Clips a step.")] = 16,
     learning_rate: Annotated[float, _in(LEARNING, "Its highest value.")] = 2e-3,
+    label_smoothing: Annotated[
+        float, _in(LEARNING, "Share of each target that is spread over all labels, so that nothing is learnt by rote.")
+    ] = 0.1,
+    class_balance: Annotated[
+        ClassBalance,
+        _in(LEARNING, "For rare labels: weigh their loss, draw their clips more often, or shift logits by how rare."),
+    ] = ClassBalance.none,
+    mixup: Annotated[
+        float, _in(LEARNING, "Lay two clips over each other in shares from Beta(mixup, mixup); 0 does not.")
+    ] = 0.0,
+    augment_time: Annotated[
+        str,
+        _in(LEARNING, "Change clips in time, any of crop,drop,speed,reverse; reverse if labels mean the same then."),
+    ] = "",
+    average_decay: Annotated[
+        float, _in(LEARNING, "Keep a running mean of the weights; 0.99 looks back 100 steps, 0 keeps the last.")
+    ] = 0.0,
+    long: Annotated[
+        Long,
+        _in(
+            LEARNING,
+            "Learn from whole clips; from chunks with the state carried on (flat memory); or from windows, by their "
+            "last frame.",
+        ),
+    ] = Long.whole,
+    chunk_frames: Annotated[int, _in(LEARNING, "Sampled frames of such a chunk or window.")] = 128,
     seed: Annotated[int, _in(LEARNING, "The same seed gives the same model.")] = 0,
 ) -> None:
     """Train a model on labelled clips. Interrupted, the same command continues where it stopped."""
@@ -197,6 +236,13 @@ def train(
             patience_epochs=patience_epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            label_smoothing=label_smoothing,
+            class_balance=class_balance,
+            mixup=mixup,
+            augment_time=[change.strip() for change in augment_time.split(",") if change.strip()],
+            average_decay=average_decay,
+            long=long,
+            chunk_frames=chunk_frames,
             seed=seed,
         ),
         group_by=group_by,
