@@ -36,8 +36,11 @@ class Dataset:
 
     def subset(self, indices: Sequence[int]) -> "Dataset":
         """These clips alone, in this order; labels stay what they are."""
-        clips, features = (tuple(items[index] for index in indices) for items in (self.clips, self.features))
-        return replace(self, clips=clips, features=features)
+        return replace(
+            self,
+            clips=tuple(self.clips[index] for index in indices),
+            features=tuple(self.features[index] for index in indices),
+        )
 
     def rearranged(self, index: int, order_T: NDArray[np.int64]) -> Tensor:
         """feature_TD of a clip as if it had shown its frames in another order, some twice or not at all.
@@ -56,6 +59,7 @@ class Dataset:
             feature_TD=torch.from_numpy(features.feature_TD),
             action_target_A=self._action_target(clip.actions),
             frame_target_T=torch.from_numpy(targets_T),
+            reorder=lambda order_T: self.rearranged(index, order_T.numpy()),
         )
 
     def _action_target(self, actions: Collection[str] | None) -> Tensor | None:

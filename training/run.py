@@ -1,6 +1,6 @@
 """`vidseq train` and `vidseq evaluate`, start to end: a folder of labelled clips in, a model or its figures out.
 
-read_clips -> features (cached) -> Trainer: fit the model and its baselines, measure, tune -> card -> checkpoint
+read_clips -> features (cached) -> Trainer: fit the model and its baselines, measure, tune -> documents -> checkpoint
 """
 
 from dataclasses import replace
@@ -12,17 +12,19 @@ import torch
 from training.card import write_card
 from training.clips import ClipFolder, read_clips, too_small_warnings
 from training.dataset import Dataset, load_dataset
+from training.estimate import estimate
 from training.evaluate import evaluate
 from training.features import FeatureExtractor
 from training.figures import Evaluation
 from training.honesty import honesty, rearranged
 from training.recipes import Options, default
+from training.report.findings import gather
+from training.report.page import write_report
 from training.scores import score_clips
 from training.show import Show
 from training.splits import make_nested_folds, validation_split
 from training.trainer import Trainer
 from vidseq.checkpoint import check_destination, load_checkpoint, save_checkpoint
-from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder, load_default_weights
 from vidseq.errors import DatasetError
 from vidseq.model import VideoModel
@@ -40,6 +42,7 @@ def train(
     num_folds: int | None,
     on_bad: OnBad,
     device: str,
+    report_thumbnails: bool,
     show: Show,
 ) -> Evaluation:
     """Train a model on a folder of labelled clips and write it to `out`, with its baselines beside it.
@@ -47,7 +50,8 @@ def train(
     With `num_folds` every clip is first scored by a model that has not seen its group, then all clips train the final
     model for as many epochs as the folds needed. Without, a validation split stops the run, and measures it unless
     some clips are marked `test`. Either way the scores of clips not learnt from calibrate the action, for early exit.
-    `device` computes the features; the sequence model is small and stays on the CPU.
+    `device` computes the features; the sequence model is small and stays on the CPU. The report in the folder holds
+    small pictures of clips only if that is asked for.
 
     Raises:
         DatasetError, OptionError, CheckpointError: with a sentence for the person.
@@ -68,7 +72,17 @@ def train(
     torch.manual_seed(options.seed)  # a backbone with `--weights none` is drawn at random
     encoder = Encoder(config.encoder)
     load_default_weights(encoder)
-    dataset = _features(folder, encoder.to(device), config=config, on_bad=on_bad, show=show)
+    extractor = FeatureExtractor(encoder.to(device), config=config)
+    about = estimate(
+        [clip.path for clip in folder.clips],
+        extractor,
+        configs=[config, config.baseline(), config.frame_alone()],
+        settings=settings,
+        num_folds=num_folds,
+    )
+    if about is not None:
+        show.say(str(about))
+    dataset = _features(folder, extractor, on_bad=on_bad, show=show)
     trainer = Trainer(
         dataset,
         config=config,
@@ -80,14 +94,13 @@ def train(
     trained = trainer.with_validation() if num_folds is None else trainer.with_folds(num_folds)
     show.evaluation(trained.evaluation, title=trained.measured_on)
     config = trained.config
-    card = write_card(
+    findings = gather(
         out.name,
-        trained.evaluation,
-        measured_on=trained.measured_on,
-        calibrated=trained.calibrated,
+        trained,
         dataset=dataset,
-        config=config,
         settings=settings,
+        problems=show.warned,
+        with_thumbnails=report_thumbnails,
     )
     model = VideoModel(encoder.cpu(), trained.model.model)
     save_checkpoint(
@@ -96,7 +109,7 @@ def train(
         model=model,
         baseline=trained.baseline.model,
         frame_alone=trained.frame_alone.model,
-        documents={"card.md": card},
+        documents={"card.md": write_card(findings), "report.html": write_report(findings)},
         version="1",
     )
     trainer.forget_progress()
@@ -127,8 +140,8 @@ def evaluate_model(model: Path, clips: Path, *, on_bad: OnBad, device: str, show
         frame_labels=heads.frame_labels,
         background=heads.background,
     )
-    encoder = checkpoint.model.encoder.to(device)
-    dataset = _features(folder, encoder, config=checkpoint.config, on_bad=on_bad, show=show)
+    extractor = FeatureExtractor(checkpoint.model.encoder.to(device), config=checkpoint.config)
+    dataset = _features(folder, extractor, on_bad=on_bad, show=show)
     examples = dataset.examples(range(len(dataset.clips)))
     assert checkpoint.baseline is not None, "every trained model has its baseline beside it"
     scores = score_clips(checkpoint.model.sequence, examples)
@@ -152,8 +165,7 @@ def _check_split(folder: ClipFolder, *, num_folds: int | None, seed: int) -> Non
         make_nested_folds(folder.clips, num_folds=num_folds, seed=seed)
 
 
-def _features(folder: ClipFolder, encoder: Encoder, *, config: ModelConfig, on_bad: OnBad, show: Show) -> Dataset:
-    extractor = FeatureExtractor(encoder, config=config)
+def _features(folder: ClipFolder, extractor: FeatureExtractor, *, on_bad: OnBad, show: Show) -> Dataset:
     with show.progress("features", total=len(folder.clips)) as advance:
         dataset = load_dataset(folder, extractor, on_bad=on_bad, on_clip=lambda: advance(""))
     for failure in dataset.failed:
