@@ -11,8 +11,11 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from tests.toy_models import toy_config, toy_model
-from tests.toy_videos import paint, write_clip
-from training.features import MAPPED_BYTES, ClipFeatures, Failed, FeatureExtractor, extract_all
+from tests.toy_videos import paint, write_clip, write_frames
+from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
+from training.frame_augment import FrameAugment
+from training.settings import FrameChange
+from training.store import MAPPED_BYTES
 from vidseq.config import ModelConfig, Picture, Sampling
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError
@@ -166,6 +169,35 @@ def test_a_long_clip_is_mapped_and_a_damaged_map_is_mended(tmp_path: Path, cache
     del features
     kept.write_bytes(damage(kept.read_bytes()))
     assert (num_computed(cache, clip, config=config), num_computed(cache, clip, config=config)) == (1100, 0)
+
+
+# Views -----------------------------------------------------------------------------------------------
+
+
+def test_each_view_has_features_of_its_own_and_view_0_is_the_clip_as_it_is(clip: Path, cache: Path) -> None:
+    plain = FeatureExtractor(encoder(), config=toy_config(), cache=cache / "plain")(clip).feature_TD
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("crop", "colour")), cache=cache)
+    views = [extractor(clip, view=view).feature_TD for view in range(3)]
+    np.testing.assert_array_equal(views[0], plain)
+    assert not any(np.array_equal(views[one], views[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_view_is_computed_once_for_each_way_to_change_frames(clip: Path, cache: Path) -> None:
+    def num_frames(*changes: FrameChange) -> int:
+        fresh = encoder()
+        FeatureExtractor(fresh, config=toy_config(), augment=FrameAugment(changes), cache=cache)(clip, view=1)
+        return fresh.num_frames
+
+    assert (num_frames("crop"), num_frames("crop"), num_frames("crop", "flip")) == (16, 0, 16)
+
+
+def test_a_view_of_a_long_clip_changes_its_chunks_alike(tmp_path: Path, cache: Path) -> None:
+    """One picture for 4 s, two chunks: all its features are those of one picture again."""
+    still = write_frames(tmp_path / "still.mp4", [paint(7)] * 40, [number / 10 for number in range(40)])
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("crop",)), cache=cache)
+    feature_TD = extractor(still, view=1).feature_TD
+    assert len(feature_TD) == 32
+    np.testing.assert_allclose(feature_TD, feature_TD[:1].repeat(32, axis=0), atol=1e-2)
 
 
 # Many clips ------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tests.toy_models import toy_config, toy_model
 from training.joint import JointModel, mixed_precision_pays
-from training.unfreeze import UnfreezeConfig, unfreeze
+from training.settings import UnfreezeConfig
+from training.unfreeze import unfreeze
 from vidseq.checkpoint import load_checkpoint, save_checkpoint
 from vidseq.model import SequenceModel, VideoModel
 
@@ -99,7 +100,14 @@ def test_a_trained_backbone_is_a_file_of_its_own_and_gives_the_same_scores_when_
 
     def save(name: str) -> Path:
         whole = VideoModel(model.encoder, model.sequence)
-        save_checkpoint(tmp_path / name, config=config, model=whole, baseline=baseline, documents={"card.md": "# A toy"}, version="1")
+        save_checkpoint(
+            tmp_path / name,
+            config=config,
+            model=whole,
+            baseline=baseline,
+            documents={"card.md": "# A toy"},
+            version="1",
+        )
         return tmp_path / name
 
     frozen = save("frozen")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.unfreeze import UnfreezeConfig, parameter_groups, split_into_blocks, unfreeze
+from training.settings import UnfreezeConfig
+from training.unfreeze import parameter_groups, split_into_blocks, unfreeze
 from vidseq.encoder import Encoder, build_config
 from vidseq.errors import OptionError
 

@@ -7,16 +7,14 @@ Shape letters: T frames, H height, W width, C colour (red, green, blue).
 """
 
 import hashlib
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from vidseq.errors import OptionError
-
-Change = Literal["crop", "colour", "grey", "flip"]
-CHANGES: tuple[Change, ...] = get_args(Change)
+from training.settings import FrameChange
 
 # Mild: the action must still be in the picture. (arxiv:1409.4842 crops down to 0.08 of it, for one object alone.)
 CROP_SHARES, CROP_ASPECTS = (0.5, 1.0), (3 / 4, 4 / 3)
@@ -24,28 +22,17 @@ BRIGHTNESS = CONTRAST = SATURATION = 0.3
 GREY_PROBABILITY = 0.1
 
 
+@dataclass(frozen=True)
 class FrameAugment:
     """A random change of a clip's frames, the same one for the same `key`.
 
-    Args:
-        changes: which there are, each at most once. `crop` cuts out a part of the frame and brings it to the frame's
-            size, `colour` moves brightness, contrast and saturation, `grey` takes away the colour of one clip in ten,
-            `flip` mirrors one clip in two: for labels to which left and right are the same.
-
-    Raises:
-        OptionError: a change that is unknown, or named twice.
+    crop    a part of the frame, half of it or more, brought to the frame's size
+    colour  other brightness, contrast and saturation
+    grey    no colour, for one clip in ten
+    flip    left and right exchanged, for one clip in two: for labels to which they are the same
     """
 
-    def __init__(self, *changes: str) -> None:
-        for change in changes:
-            if change not in CHANGES:
-                raise OptionError(f"there is no change of frames {change!r}: choose from {', '.join(CHANGES)}")
-            if changes.count(change) > 1:
-                raise OptionError(f"the change of frames {change!r} is named twice")
-        self.changes = tuple(change for change in CHANGES if change in changes)  # in one order, however they are named
-
-    def __repr__(self) -> str:
-        return f"FrameAugment({', '.join(map(repr, self.changes))})"
+    changes: tuple[FrameChange, ...] = ()
 
     def __call__(self, pixels_THWC: Tensor, *, key: tuple[int | str, ...]) -> Tensor:
         """The clip as it is seen this time: uint8, as large as it was.
@@ -58,14 +45,15 @@ class FrameAugment:
         if not self.changes or not len(pixels_THWC):
             return pixels_THWC
         height, width = pixels_THWC.shape[1:3]
-        transform = v2.Compose([_transform(change, height=height, width=width) for change in self.changes])
+        ordered = [change for change in get_args(FrameChange) if change in self.changes]
+        transform = v2.Compose([_transform(change, height=height, width=width) for change in ordered])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(key))
             changed_TCHW: Tensor = transform(pixels_THWC.permute(0, 3, 1, 2))
         return changed_TCHW.permute(0, 2, 3, 1).contiguous()
 
 
-def _transform(change: Change, *, height: int, width: int) -> v2.Transform:
+def _transform(change: FrameChange, *, height: int, width: int) -> v2.Transform:
     if change == "crop":
         return v2.RandomResizedCrop((height, width), scale=CROP_SHARES, ratio=CROP_ASPECTS, antialias=True)
     if change == "colour":

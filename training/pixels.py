@@ -1,4 +1,4 @@
-"""Sampled frames of clips as pixels, decoded once and kept on disk as memory maps. Knows nothing of models or labels.
+"""Sampled frames of clips as pixels, decoded once and kept on disk. Knows nothing of models or labels.
 
 A CNN that is trained sees every frame anew in every epoch: decoding must not be paid for each time, and the pixels of
 a data set do not fit into memory. 8 frames a second of 224 x 224 pixels take 1.2 MB for each second of video.
@@ -6,19 +6,18 @@ a data set do not fit into memory. 8 frames a second of 224 x 224 pixels take 1.
 Shape letters: T sampled frames, H height, W width, C colour (red, green, blue).
 """
 
-import hashlib
-import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from training.store import content_hash, joint_hash, read_rows, write_rows
 from vidseq.config import Limits, Picture, Sampling
-from vidseq.pictures import PictureReader, picture_paths
+from vidseq.pictures import PictureReader
 from vidseq.sampling import Clip, FrameSource, sample
 from vidseq.video import Reader
 
@@ -27,7 +26,7 @@ VERSION = "1"  # of the way from bytes to pixels: a new resize must not meet old
 
 @dataclass(frozen=True, eq=False)
 class ClipPixels:
-    """The sampled frames of one clip, uint8, as a memory map of the file that holds them, and their times."""
+    """The sampled frames of one clip, uint8, mapped from the file that holds them, and their times."""
 
     pixels_THWC: NDArray[np.uint8]
     seconds_T: NDArray[np.float64]
@@ -62,78 +61,27 @@ class PixelCache:
         Raises:
             VideoError: the clip cannot be decoded.
         """
-        key = joint_hash(content_hash(path), self._recipe)
-        pixels_file, seconds_file = self._cache / f"{key}.pixels.npy", self._cache / f"{key}.seconds.npy"
-        kept = _read(pixels_file, seconds_file)
-        if kept is None:
-            self._decode(path, pixels_file, seconds_file)
-            kept = _read(pixels_file, seconds_file)
-            assert kept is not None, f"{pixels_file} was just written"
-        return kept
-
-    def _decode(self, path: Path, pixels_file: Path, seconds_file: Path) -> None:
-        """Chunk by chunk, so that a long video needs no more memory than a short one."""
-        self._cache.mkdir(parents=True, exist_ok=True)
-        fresh = pixels_file.with_name(f".{pixels_file.name}.{os.getpid()}")
-        chunks: list[NDArray[np.float64]] = []
-        try:
-            with fresh.open("wb") as file, open_clip(path, picture=self._picture, limits=self._limits) as source:
-                for clip in sample(source, self._sampling):
-                    _append(file, clip, num_frames_before=sum(map(len, chunks)))
-                    chunks.append(clip.seconds_T)
-            seconds_fresh = fresh.with_suffix(".seconds")
-            with seconds_fresh.open("wb") as file:
-                np.save(file, np.concatenate(chunks))
-            seconds_fresh.replace(seconds_file)
-            fresh.replace(pixels_file)
-        finally:
-            fresh.unlink(missing_ok=True)
+        kept = self._cache / f"{joint_hash(content_hash(path), self._recipe)}.safetensors"
+        found = read_rows(kept, "pixels_THWC")
+        if found is None:
+            clips = sampled_clips(path, picture=self._picture, sampling=self._sampling, limits=self._limits)
+            write_rows(kept, "pixels_THWC", ((clip.pixels_THWC, clip.seconds_T) for clip in clips))
+            found = read_rows(kept, "pixels_THWC")
+        assert found is not None, f"what was just written to {kept} is gone or damaged"
+        return ClipPixels(*found)
 
 
-def open_clip(path: Path, *, picture: Picture, limits: Limits) -> AbstractContextManager[FrameSource]:
-    """The frames of a video file, or of a folder of pictures."""
+def sampled_clips(path: Path, *, picture: Picture, sampling: Sampling, limits: Limits) -> Iterator[Clip]:
+    """The sampled frames of a video file, or of a folder of pictures, chunk by chunk.
+
+    Raises:
+        VideoError: the clip cannot be decoded.
+    """
+    with _opened(path, picture=picture, limits=limits) as reader:
+        yield from sample(reader, sampling)
+
+
+def _opened(path: Path, *, picture: Picture, limits: Limits) -> AbstractContextManager[FrameSource]:
     if path.is_dir():
         return nullcontext(PictureReader(path, picture=picture, limits=limits))
     return Reader(path, picture=picture, limits=limits)
-
-
-def content_hash(path: Path) -> bytes:
-    """The hash of a clip's bytes; of names and bytes where the clip is a folder of frames."""
-    files = picture_paths(path) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() if path.is_dir() else b"")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.digest()
-
-
-def joint_hash(*parts: bytes | str) -> str:
-    """One hash of several parts, in which no part can lend a byte to its neighbour."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
-
-
-def _append(file: BinaryIO, clip: Clip, *, num_frames_before: int) -> None:
-    """Let an .npy file grow along T: its header has room for any number of frames and is written anew."""
-    num_frames = num_frames_before + len(clip)
-    file.seek(0)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, *clip.pixels_THWC.shape[1:])}
-    np.lib.format.write_array_header_1_0(file, header)
-    file.seek(0, os.SEEK_END)
-    file.write(clip.pixels_THWC.data)
-
-
-def _read(pixels_file: Path, seconds_file: Path) -> ClipPixels | None:
-    """What was kept; a file that is cut short counts as nothing kept and is decoded again."""
-    try:
-        pixels_THWC = np.load(
-            pixels_file, mmap_mode="c"
-        )  # torch takes no read-only arrays; what is written stays in memory
-        seconds_T = np.load(seconds_file)
-        return ClipPixels(pixels_THWC, seconds_T) if len(pixels_THWC) == len(seconds_T) else None
-    except (FileNotFoundError, ValueError, EOFError):
-        return None

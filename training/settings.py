@@ -8,12 +8,30 @@ from vidseq.config import Config, ModelConfig, PositiveInt, Share
 from vidseq.errors import OptionError
 
 TimeChange = Literal["crop", "drop", "speed", "reverse"]
+FrameChange = Literal["crop", "colour", "grey", "flip"]
 ClassBalance = Literal["none", "weights", "sampling", "logits"]
 Long = Literal["whole", "truncated", "window"]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Mixup = Annotated[float, Field(ge=0, le=10)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 ChunkFrames = Annotated[int, Field(ge=1, le=2**20)]
+Views = Annotated[int, Field(ge=1, le=64)]
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
+
+
+class UnfreezeConfig(Config):
+    """How the CNN is trained: its last `blocks` blocks, or all of it.
+
+    The last block learns at `learning_rate`, each block before it at `layer_decay` of the one after
+    (arxiv:1801.06146). `checkpoint_gradients` computes blocks anew in the backward pass instead of keeping what they
+    computed (arxiv:1604.06174). `clip_frames` is how much of a clip one step looks at, from a random frame on.
+    """
+
+    blocks: PositiveInt | Literal["all"]
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    layer_decay: LayerDecay = 0.8
+    checkpoint_gradients: bool = False
+    clip_frames: PositiveInt = 32
 
 
 class FitConfig(Config):
@@ -26,7 +44,9 @@ class FitConfig(Config):
 
     `mixup` lays two clips over each other, frame by frame, in shares drawn from Beta(mixup, mixup) (arxiv:1710.09412).
     `average_decay` keeps a running mean of the weights, and that is the model: 0.99 looks back some 100 steps.
-    `augment_time` shows a clip in another way each time: see training.augment.
+    `augment_time` shows a clip in another way each time: see training.augment. `augment_frames` changes its frames
+    (training.frame_augment): of a frozen CNN's features it makes `num_views` sets, the first without changes; a CNN
+    that is trained, as `unfreeze` says, sees them changed anew each time.
 
     `long`, for sequences of any length:
         whole      each clip in one piece; memory grows with the longest clip of a batch
@@ -45,6 +65,9 @@ class FitConfig(Config):
     class_balance: ClassBalance = "none"
     mixup: Mixup = 0.0
     augment_time: tuple[TimeChange, ...] = ()
+    augment_frames: tuple[FrameChange, ...] = ()
+    num_views: Views = 1
+    unfreeze: UnfreezeConfig | None = None
     average_decay: Decay = 0.0
     long: Long = "whole"
     chunk_frames: ChunkFrames = 128

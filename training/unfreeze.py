@@ -9,36 +9,20 @@ A frozen part runs once and records nothing. Batch statistics stay what they wer
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
     checkpoint_wrapper,
 )
 
-from vidseq.config import Config, PositiveInt
+from training.settings import UnfreezeConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 
 # A network of which one block holds more than this has no blocks worth the name.
 _MAX_BLOCK_SHARE = 0.9
-
-
-class UnfreezeConfig(Config):
-    """How the CNN is trained: its last `blocks` blocks, or all of it.
-
-    The last block learns at `learning_rate`, each block before it at `layer_decay` of the one after
-    (arxiv:1801.06146). `checkpoint_gradients` computes blocks anew in the backward pass instead of keeping what they
-    computed (arxiv:1604.06174). `clip_frames` is how much of a clip one step looks at, from a random frame on.
-    """
-
-    blocks: PositiveInt | Literal["all"]
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.8
-    checkpoint_gradients: bool = False
-    clip_frames: PositiveInt = 32
 
 
 Block = tuple[nn.Module, ...]
