@@ -6,7 +6,8 @@ from vidseq.schemas import Prediction
 
 SCORE = {"score"}
 EACH_SCORE = {"__all__": SCORE}
-MAY_DIFFER = {"timings": True, "action": SCORE, "top": EACH_SCORE, "frames": EACH_SCORE, "segments": EACH_SCORE}
+LISTS = ("actions", "top", "frames", "segments")
+MAY_DIFFER = {"timings": True, "action": SCORE, **dict.fromkeys(LISTS, EACH_SCORE)}
 
 
 def assert_same(answers: list[Prediction], expected: list[Prediction]) -> None:
@@ -17,4 +18,4 @@ def assert_same(answers: list[Prediction], expected: list[Prediction]) -> None:
 
 
 def scores(prediction: Prediction) -> list[float]:
-    return [scored.score for scored in (*prediction.top, *prediction.frames, *prediction.segments)]
+    return [scored.score for name in LISTS for scored in getattr(prediction, name)]

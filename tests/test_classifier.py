@@ -30,6 +30,7 @@ from vidseq.errors import (
     VideoError,
 )
 from vidseq.sampling import sample
+from vidseq.schemas import Prediction
 from vidseq.segments import Segmenter
 from vidseq.video import Reader
 
@@ -56,6 +57,31 @@ def test_the_answer_to_a_clip_is_the_last_moment_of_its_stream(classifier: Class
     assert [moment.frame.label for moment in moments] == [frame.label for frame in prediction.frames]
     assert moments[-1].action.label == prediction.action.label
     assert moments[-1].action.score == pytest.approx(prediction.action.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("heads", [{"several": True}, {"unknown_below": 0.34}, {"unknown_below": 1.0}])
+def test_what_is_said_of_actions_is_what_the_stream_says_last(
+    tmp_path: Path, clip: Path, heads: dict[str, object]
+) -> None:
+    calibration = Calibration(elapsed_seconds=(0.0, 3.0), temperatures=(1.0, 0.5))
+    classifier = Classifier.load(toy_checkpoint(tmp_path / "toy", calibration=calibration, **heads))
+    prediction, (*_, last) = classifier.classify(clip), classifier.stream(clip)
+    streamed = last.actions if "several" in heads else [last.action] if last.action else []
+    assert [(said.label, pytest.approx(said.score, abs=1e-5)) for said in streamed] == [
+        (said.label, said.score) for said in prediction.actions
+    ]
+    assert prediction.action == next(iter(prediction.actions), None)
+    assert len(prediction.top) == len(ACTIONS) and prediction.model.several == ("several" in heads)
+
+
+def test_names_with_slashes_come_back_as_they_were_given(tmp_path: Path, clip: Path) -> None:
+    heads = {"action_labels": ("sport/tennis", "sport/tennis/serve"), "frame_labels": ("a/b", "a"), "background": "a"}
+    prediction = Classifier.load(toy_checkpoint(tmp_path / "toy", **heads)).classify(clip)
+    read = Prediction.model_validate_json(prediction.model_dump_json())
+    assert {scored.label for scored in read.top} == set(heads["action_labels"])
+    assert read.action.label in heads["action_labels"] and read.model.action_labels == heads["action_labels"]
+    assert {frame.label for frame in read.frames} <= {"a/b", "a"}
+    assert {segment.label for segment in read.segments} <= {"a/b"}
 
 
 def test_a_real_clip_is_answered_as_it_is_streamed(classifier: Classifier, shared_data: Path) -> None:
@@ -270,15 +296,13 @@ def impatient(calibrated: Checkpoint) -> Classifier:
     return Classifier(calibrated, compute=direct(calibrated.model), limits=Limits())
 
 
-def test_an_early_exit_answers_with_what_was_seen_until_then(
-    impatient: Classifier, classifier: Classifier, clip: Path
-) -> None:
+def test_an_early_exit_answers_with_what_was_seen_until_then(impatient: Classifier, clip: Path) -> None:
     prediction = impatient.classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=1.0))
     assert prediction.early_exit.seconds == prediction.sampled.end_seconds == prediction.frames[-1].seconds == 4.0
     assert prediction.sampled.num_frames == len(prediction.frames) == 33
-    until_then = classifier.classify(clip, end_seconds=4.125)
+    until_then = impatient.classify(clip, end_seconds=4.125)
     assert_same([prediction.model_copy(update={"early_exit": None, "video": until_then.video})], [until_then])
-    assert prediction.early_exit.score > 0.9 > prediction.action.score, "answers keep the model's own scores"
+    assert prediction.early_exit.score == prediction.action.score > 0.9
 
 
 def test_an_early_exit_spares_the_decoding_of_the_rest_and_is_complete(impatient: Classifier, clip: Path) -> None:
@@ -292,8 +316,15 @@ def test_where_no_score_stays_high_the_whole_clip_is_looked_at(impatient: Classi
     assert_same([impatient.classify(clip, early_exit=patient)], [impatient.classify(clip)])
 
 
-def test_a_calibration_alone_changes_no_answer(impatient: Classifier, classifier: Classifier, clip: Path) -> None:
-    assert_same([impatient.classify(clip)], [classifier.classify(clip)])
+def test_a_calibration_changes_the_scores_of_actions_and_nothing_else(
+    impatient: Classifier, classifier: Classifier, clip: Path
+) -> None:
+    calibrated, plain = impatient.classify(clip), classifier.classify(clip)
+    assert calibrated.action.score > 0.9 > plain.action.score
+    actions = ("action", "actions", "top")
+    said = {name: getattr(plain, name) for name in actions}
+    assert calibrated.action.label == plain.action.label
+    assert_same([calibrated.model_copy(update=said)], [plain])
 
 
 def test_time_elapses_from_the_first_frame_looked_at(impatient: Classifier, clip: Path) -> None:

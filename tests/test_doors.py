@@ -16,7 +16,7 @@ from tests.toy_streams import encoded, raw
 from tests.toy_videos import recode, remux, write_clip
 from vidseq.classifier import Classifier
 from vidseq.client import Client
-from vidseq.config import Picture
+from vidseq.config import Calibration, Picture
 from vidseq.messages import FRAMES_TYPE, Applied, Encoded, Final, Ready, pack_frames, read_service_message
 from vidseq.sampling import sample
 from vidseq.schemas import FrameLabel, Prediction
@@ -34,7 +34,9 @@ CONTAINERS = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_checkpoint(tmp_path_factory.mktemp("models") / "toy", cell="lstm", readout="attention")
+    calibration = Calibration(elapsed_seconds=(0.0, 1.0), temperatures=(3.0, 0.3))
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    return toy_checkpoint(folder, cell="lstm", readout="attention", calibration=calibration)
 
 
 @pytest.fixture(scope="module")

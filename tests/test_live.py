@@ -10,23 +10,28 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.toy_streams import assert_same, chunked, labels, picture, pushed, raw, run, toy_frames, toy_live
-from vidseq.config import MAX_SECONDS, Sampling, StreamRules
+from vidseq.config import MAX_SECONDS, Calibration, Sampling, StreamRules
 from vidseq.errors import NothingSampled, OfflineOnly, StateError
 from vidseq.live import Live
 from vidseq.messages import StreamOptions
 
 FRAMES = toy_frames(60, frames_per_second=10)
+SURER_WITH_TIME = Calibration(elapsed_seconds=(0.0, 1.0, 3.0), temperatures=(3.0, 1.0, 0.1))
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory):
-    with toy_live(tmp_path_factory.mktemp("live"), cell="lstm", readout="attention") as live:
+    with toy_live(
+        tmp_path_factory.mktemp("live"), cell="lstm", readout="attention", calibration=SURER_WITH_TIME
+    ) as live:
         yield live
 
 
 @pytest.fixture(scope="module")
 def late(tmp_path_factory: pytest.TempPathFactory):
-    with toy_live(tmp_path_factory.mktemp("late"), lookahead_seconds=0.5) as live:
+    with toy_live(
+        tmp_path_factory.mktemp("late"), lookahead_seconds=0.5, several=True, calibration=SURER_WITH_TIME
+    ) as live:
         yield live
 
 
@@ -65,6 +70,19 @@ def test_many_streams_at_once_say_what_each_would_say_alone(live: Live) -> None:
     for frames, (answers, _) in zip(streams, run(together()), strict=True):
         alone, _ = run(pushed(live, [frames]))
         assert_same(labels(answers), labels(alone))
+
+
+def test_time_elapses_from_the_first_frame_of_a_stream_however_it_is_stored(live: Live) -> None:
+    """A temperature of a thirtieth after three seconds: what is stored in between must know when it began."""
+    parts, session = run(
+        pushed(live, chunked(FRAMES, [1]), between=lambda session: live.from_bytes(live.to_bytes(session)))
+    )
+    early, late = (
+        max(m.action.score for m in labels(parts) if (m.seconds >= 3) == is_late) for is_late in (False, True)
+    )
+    assert late > early + 0.1, "an untrained model is sure of nothing but by its temperature"
+    assert live.actions(session) == (labels(parts)[-1].action,)
+    assert live.actions(live.start()) == ()
 
 
 def test_a_session_is_a_few_kilobytes(live: Live) -> None:

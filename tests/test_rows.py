@@ -128,6 +128,25 @@ def test_tables_are_written_one_after_the_other(tmp_path: Path, suffix: str) -> 
 
 
 @EVERY_FORMAT
+def test_an_unknown_action_is_null_beside_its_candidates_and_names_keep_their_slashes(
+    tmp_path: Path, suffix: str
+) -> None:
+    top = (Scored(label="sport/tennis/serve", score=0.4), Scored(label="sport/tennis", score=0.35))
+    unknown = PREDICTION.model_copy(update={"action": None, "actions": (), "top": top})
+    several = PREDICTION.model_copy(update={"action": top[0], "actions": top, "top": top})
+    table = to_table(
+        [{INDEX: 0, "path": "a"} | answered(one, frames=False) for one in (unknown, several)], frames=False
+    )
+    out = tmp_path / f"scores{suffix}"
+    with open_sink(out, columns(frames=False)) as sink:
+        sink.write(table.drop_columns(INDEX))
+    first, second = read(out)
+    assert (first["action_label"], first["action_score"], first["actions"]) == (None, None, [])
+    assert [one["label"] for one in first["top"]] == ["sport/tennis/serve", "sport/tennis"]
+    assert second["action_label"] == "sport/tennis/serve" and second["actions"] == second["top"]
+
+
+@EVERY_FORMAT
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"scores{suffix}"
     out.write_text("older")

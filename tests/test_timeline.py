@@ -26,6 +26,7 @@ def a_prediction(label: str = "wave", *, frames: bool = True, warning: str = "cu
     """One of a video of one second: an action and, with `frames`, a label for each quarter of it."""
     return Prediction(
         action=Scored(label=label, score=0.75),
+        actions=(Scored(label=label, score=0.75),),
         top=(Scored(label=label, score=0.75), Scored(label="rest", score=0.25)),
         frames=tuple(FrameLabel(seconds=n / 4, label=label, score=0.9) for n in range(4)) if frames else (),
         segments=(Segment(start_seconds=0.0, end_seconds=1.0, label=label, score=0.9),) if frames else (),
@@ -79,8 +80,31 @@ def test_a_model_of_actions_alone_gets_a_bar_for_each(tmp_path: Path) -> None:
     draw(a_prediction(frames=False), tmp_path / "a.svg", title="clip")
     drawn = (tmp_path / "a.svg").read_text()
     bars = [element.get("style") for element in ElementTree.fromstring(drawn).iter(f"{PICTURE_TEXT}path")]
-    assert bars.count("fill: #4477aa") == 2
+    assert bars.count("fill: #4477aa") == bars.count("fill: #bbbbbb") == 1, "what is not said is grey"
     assert "<!-- wave -->" in drawn and "<!-- rest -->" in drawn
+
+
+@pytest.mark.parametrize(
+    ("num_said", "several", "line", "title"),
+    [
+        (1, False, "action  wave 0.75   (rest 0.25)", "clip:  wave 0.75"),
+        (0, False, "action  unknown   (perhaps wave 0.75, rest 0.25)", "clip:  unknown"),
+        (2, True, "actions  wave 0.75, rest 0.25", "clip:  wave 0.75, rest 0.25"),
+        (1, True, "actions  wave 0.75   (not rest 0.25)", "clip:  wave 0.75"),
+        (0, True, "actions  none   (not wave 0.75, rest 0.25)", "clip:  none"),
+    ],
+)
+def test_what_is_said_of_the_clip_stands_before_what_is_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, num_said: int, several: bool, line: str, title: str
+) -> None:
+    prediction = a_prediction()
+    said = prediction.top[:num_said]
+    model = prediction.model.model_copy(update={"several": several})
+    changed = prediction.model_copy(update={"action": next(iter(said), None), "actions": said, "model": model})
+    show(changed, title="clip")
+    assert line in capsys.readouterr().out.splitlines()
+    draw(changed, tmp_path / "a.svg", title="clip")
+    assert f"<!-- {title} -->" in (tmp_path / "a.svg").read_text()
 
 
 def test_an_early_exit_is_told_with_its_time_and_score(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import time
@@ -70,6 +71,21 @@ def test_a_person_is_told_segments_and_the_action(model: Path, clip: Path) -> No
     for segment in expected.segments:
         assert f"{segment.start_seconds:8.2f} to " in text and segment.label in text
     assert f"action  {expected.action.label} {expected.action.score:.2f}" in text
+
+
+@pytest.mark.parametrize(
+    ("heads", "line"),
+    [
+        ({"unknown_below": 1.0}, "action  unknown"),
+        ({"several": True, "thresholds": (1.0, 1.0, 1.0)}, "actions  none"),
+        ({"several": True, "thresholds": (0.0, 1.0, 0.0)}, r"actions  (grow|turn) 0\.\d\d, (grow|turn) 0\.\d\d"),
+    ],
+)
+def test_a_person_is_told_what_is_unknown_and_what_is_said_of_several(
+    clip: Path, tmp_path: Path, heads: dict[str, object], line: str
+) -> None:
+    *_, last = watched(toy_checkpoint(tmp_path / "toy", **heads), clip, json=False).splitlines()
+    assert re.fullmatch(line, last.strip())
 
 
 def test_the_annotated_file_has_every_picture(model: Path, clip: Path, tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from typing import Any, Literal
 import torch
 
 from vidseq.checkpoint import save_checkpoint
-from vidseq.config import EncoderConfig, HeadsConfig, ModelConfig, Picture, RecurrentConfig, Sampling, SegmentsConfig
+from vidseq.config import (
+    Calibration,
+    EncoderConfig,
+    HeadsConfig,
+    ModelConfig,
+    Picture,
+    RecurrentConfig,
+    Sampling,
+    SegmentsConfig,
+)
 from vidseq.model import SequenceModel, VideoModel
 
 ACTIONS = ("grow", "shrink", "turn")
@@ -21,6 +30,7 @@ def toy_config(
     num_layers: int = 1,
     bidirectional: bool = False,
     sampling: Sampling = Sampling(),
+    calibration: Calibration | None = None,
     **heads: Any,
 ) -> ModelConfig:
     """`heads` are fields of HeadsConfig that differ from those below."""
@@ -35,6 +45,7 @@ def toy_config(
         heads=HeadsConfig.model_validate(labels | heads),
         # Untrained scores lie near 1/3 for each of three labels: open there, so that there are segments at all.
         segments=SegmentsConfig(enter_score=0.34, exit_score=0.33, merge_gap_seconds=0.0, min_duration_seconds=0.0),
+        calibration=calibration,
     )
 
 
@@ -50,7 +61,9 @@ def toy_checkpoint(folder: Path, *, seed: int = 0, **options: Any) -> Path:
     model = toy_model(config, seed=seed)
     with _seeded(seed):
         baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
-    save_checkpoint(folder, config=config, model=model, baseline=baseline, documents={"card.md": "# A toy"}, version="1")
+    save_checkpoint(
+        folder, config=config, model=model, baseline=baseline, documents={"card.md": "# A toy"}, version="1"
+    )
     return folder
 
 

@@ -97,7 +97,8 @@ def assert_same(found: Sequence[Moment], expected: Sequence[Moment], *, toleranc
     """The same labels at the same times, in order, with scores that differ by rounding alone."""
     assert [moment.seconds for moment in found] == [moment.seconds for moment in expected]
     for one, other in zip(found, expected, strict=True):
-        for left, right in ((one.frame, other.frame), (one.action, other.action)):
+        pairs = ((one.frame, other.frame), (one.action, other.action), *zip(one.actions, other.actions, strict=True))
+        for left, right in pairs:
             assert (left is None) == (right is None)
             if left is not None and right is not None:
                 assert left.label == right.label

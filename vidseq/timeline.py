@@ -1,5 +1,6 @@
 """A Prediction for people: a timeline in the terminal or in a picture. Knows nothing of how it was made."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from vidseq.errors import OptionError
-from vidseq.schemas import Prediction
+from vidseq.schemas import Prediction, Scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 60
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol's bright scheme
+
+
+def in_words(actions: Sequence[Scored], *, several: bool) -> str:
+    """What is said by a model that knows actions: each with its score, or that it is unknown, or none of several."""
+    return ", ".join(f"{scored.label} {scored.score:.2f}" for scored in actions) or ("none" if several else "unknown")
 
 
 def show(prediction: Prediction, *, title: str) -> None:
@@ -33,8 +39,7 @@ def show(prediction: Prediction, *, title: str) -> None:
     for warning in video.warnings:
         console.print(f"[yellow]warning[/yellow] {escape(warning)}")
     if prediction.top:
-        ranking = "   ".join(f"{scored.label} {scored.score:.2f}" for scored in prediction.top)
-        console.print(f"action  {ranking}", markup=False)
+        console.print(_actions(prediction), markup=False)
     if prediction.frames:
         console.print(_ribbons(prediction))
     for segment in prediction.segments:
@@ -65,8 +70,8 @@ def draw(prediction: Prediction, path: Path, *, title: str) -> None:
         _draw_actions(axes, prediction)
     axes.set_yticks(range(len(labels)), labels, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
-    action = "" if prediction.action is None else f":  {prediction.action.label} {prediction.action.score:.2f}"
-    axes.set_title(f"{title}{action}", loc="left", parse_math=False)
+    said = f":  {in_words(prediction.actions, several=prediction.model.several)}" if prediction.top else ""
+    axes.set_title(f"{title}{said}", loc="left", parse_math=False)
     figure.savefig(path, dpi=150)
 
 
@@ -83,11 +88,21 @@ def _draw_frames(axes: "Axes", prediction: Prediction, labels: list[str]) -> Non
 
 
 def _draw_actions(axes: "Axes", prediction: Prediction) -> None:
-    """One bar an action, the best on top."""
-    axes.barh(range(len(prediction.top)), [scored.score for scored in prediction.top], color=_COLOURS[0])
+    """One bar an action, the best on top; those that are not said are grey."""
+    colours = [_COLOURS[0] if scored in prediction.actions else _COLOURS[-1] for scored in prediction.top]
+    axes.barh(range(len(prediction.top)), [scored.score for scored in prediction.top], color=colours)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("probability of the action")
+    axes.set_xlabel("score (blue: said)")
+
+
+def _actions(prediction: Prediction) -> str:
+    """What is said, and in brackets the runners-up."""
+    several = prediction.model.several
+    left = ", ".join(f"{one.label} {one.score:.2f}" for one in prediction.top if one not in prediction.actions)
+    before = "not " if several else "" if prediction.actions else "perhaps "
+    name = "actions" if several else "action"
+    return f"{name}  {in_words(prediction.actions, several=several)}{f'   ({before}{left})' if left else ''}"
 
 
 def _labels(prediction: Prediction) -> list[str]:

@@ -27,7 +27,8 @@ from vidseq.labelling import closed
 from vidseq.live import Live, stream_report
 from vidseq.messages import Applied, Final, Notice, StreamOptions
 from vidseq.sampling import Clip, advance
-from vidseq.schemas import Moment
+from vidseq.schemas import ModelInfo, Moment
+from vidseq.timeline import in_words
 
 OPTIONS = StreamOptions()
 
@@ -50,7 +51,7 @@ def watch(
         engine = stack.enter_context(Engine(checkpoint.model.to(device)))
         decoders = stack.enter_context(ThreadPoolExecutor(1))
         live = Live(checkpoint, advance=engine.advance, decoders=decoders, limits=Limits())
-        tell = _Json(console).tell if json else stack.enter_context(_Line(console)).tell
+        tell = _Json(console).tell if json else stack.enter_context(_Line(console, checkpoint.info)).tell
         asyncio.run(_follow(live, camera, tell, drawn))
 
 
@@ -74,7 +75,7 @@ async def _follow(
                     applied, session = await live.push_clip(
                         session, clip, video=report, options=OPTIONS, notices=notices
                     )
-                    words = _words(applied.labels[-1]) if applied.labels else words
+                    words = _words(applied.labels[-1], live.info) if applied.labels else words
                     tell(applied)
                 going_on = [annotated.draw(frame.pixels_HWC, words) for annotated in drawn]
                 if not all(going_on):
@@ -166,8 +167,9 @@ class _Json:
 class _Line:
     """What is said now, as a line that changes; above it the segments that have closed, and notices."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, info: ModelInfo) -> None:
         self._console = console
+        self._info = info
         self._display = Display(console=console, transient=True)
         self._num_dropped = 0
 
@@ -188,19 +190,24 @@ class _Line:
             times = f"{segment.start_seconds:8.2f} to {segment.end_seconds:8.2f} s"
             self._console.print(f"{times}  {escape(segment.label)} {segment.score:.2f}")
         if isinstance(message, Final):
-            action = message.prediction.action
-            if action is not None:
-                self._console.print(f"action  {escape(action.label)} {action.score:.2f}")
+            if self._info.action_labels:
+                said = in_words(message.prediction.actions, several=self._info.several)
+                self._console.print(f"{_actions(self._info)}  {escape(said)}")
         elif message.labels:
             dropped = [f"{self._num_dropped:,} dropped"] if self._num_dropped else []
-            self._display.update(escape("   ".join([*_words(message.labels[-1]), *dropped])))
+            self._display.update(escape("   ".join([*_words(message.labels[-1], self._info), *dropped])))
 
 
-def _words(moment: Moment) -> list[str]:
+def _words(moment: Moment, info: ModelInfo) -> list[str]:
     """The time, the frame's label, and the action so far."""
     words = [f"{moment.seconds:8.2f} s"]
     if moment.frame is not None:
         words.append(f"{moment.frame.label} {moment.frame.score:.2f}")
-    if moment.action is not None:
-        words.append(f"action {moment.action.label} {moment.action.score:.2f}")
+    if info.action_labels:
+        actions = moment.actions or (() if moment.action is None else (moment.action,))
+        words.append(f"{_actions(info)} {in_words(actions, several=info.several)}")
     return words
+
+
+def _actions(info: ModelInfo) -> str:
+    return "actions" if info.several else "action"
