@@ -106,7 +106,7 @@ class Reading:
 
     def _action(self, part: Part, start: int, stop: int, *, num_frames: int) -> tuple[Tensor, Tensor]:
         weight_T, target_A = torch.zeros(stop - start), part.example.action_target_A
-        if target_A is None:
+        if target_A is None or not self.num_actions:
             target_A = torch.zeros(self.num_actions)
         elif self.action_at == "every frame":
             weight_T[:] = 1 / num_frames
@@ -115,12 +115,14 @@ class Reading:
         return target_A.expand(stop - start, -1), weight_T
 
     def _frames(self, part: Part, start: int, stop: int, *, num_frames: int) -> tuple[Tensor, Tensor]:
+        if not self.num_frame_labels:
+            return torch.zeros(stop - start, 0), torch.zeros(stop - start)
         target_T = delayed(part.example.frame_target_T, lookahead_frames=self.lookahead_frames)
         target_T = _of_part(part, target_T, start, stop)
         weight_T = (target_T != IGNORED).float()
         if self.last_frame_only:
             weight_T[: max(0, min(stop, num_frames - 1) - start)] = 0.0
-        target_TL = functional.one_hot(target_T.clamp(min=0), max(1, self.num_frame_labels)).float()
+        target_TL = functional.one_hot(target_T.clamp(min=0), self.num_frame_labels).float()
         return target_TL, weight_T
 
 
