@@ -9,7 +9,15 @@ from pathlib import Path
 
 DATA = Path("../shared/data")
 # These draw what they need.
-MADE: dict[str, list[str]] = {"memory": [], "batch": [], "streams": [], "first_label": [], "day": [], "kill": []}
+MADE: dict[str, list[str]] = {
+    "memory": [],
+    "batch": [],
+    "cells": [],
+    "streams": [],
+    "first_label": [],
+    "day": [],
+    "kill": [],
+}
 REAL: dict[str, list[str]] = {
     "decode": [],
     "over_http": [],

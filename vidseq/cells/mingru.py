@@ -45,7 +45,8 @@ class MinGru(Recurrence):
     def decay_and_drive(self, input_BTI: Tensor) -> tuple[Tensor, Tensor]:
         """1 - z and z * n of all frames, each TBH."""
         update_TBH, new_TBH = self.from_input(input_BTI.transpose(0, 1)).chunk(2, dim=2)
-        return torch.sigmoid(-update_TBH), torch.sigmoid(update_TBH) * new_TBH
+        update_TBH = torch.sigmoid(update_TBH)
+        return 1 - update_TBH, update_TBH * new_TBH
 
 
 def loop(decay_TBH: Tensor, drive_TBH: Tensor, hidden_BH: Tensor) -> Tensor:
