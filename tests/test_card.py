@@ -1,29 +1,17 @@
 """card.md says what a model is and what was measured, and leaves out what was not."""
 
 import re
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.toy_models import ACTIONS, FRAMES, toy_config
+from tests.test_report import CLIPS, EVALUATION, HEALTH, findings
+from tests.toy_models import toy_config
 from training.calibration import Calibrated, Stretch
 from training.card import write_card
-from training.clips import LabelledClip
-from training.dataset import Dataset
-from training.evaluate import ClipResults, Evaluation, FrameResults
-from training.features import Failed
-from training.fit import FitConfig
-from training.metrics import ClipMetrics, FrameMetrics
-from vidseq.config import Calibration, ModelConfig
-from vidseq.errors import EmptyVideo
-
-CLIPS = ClipMetrics(num=7, accuracy=0.5, top5=1.0, macro_f1=0.25, labels=ACTIONS, confusion=((7, 0, 0),) * 3)
-FRAME_FIGURES = FrameMetrics(num=90, accuracy=0.8125, accuracy_foreground=0.7, macro_f1=0.6)
-BOTH = Evaluation(
-    clips=ClipResults(**CLIPS.model_dump() | {"accuracy": 0.875}, baseline=CLIPS),
-    frames=FrameResults(**FRAME_FIGURES.model_dump(), baseline=None),
-)
-
+from training.figures import Evaluation
+from training.gradient_health import Fade
+from vidseq.config import Calibration
 
 CALIBRATED = Calibrated(
     Calibration(elapsed_seconds=(0.0, 0.5), temperatures=(1.25, 0.8)),
@@ -32,78 +20,80 @@ CALIBRATED = Calibrated(
 )
 
 
-def card(
-    evaluation: Evaluation,
-    *,
-    config: ModelConfig | None = None,
-    num_failed: int = 0,
-    calibrated: Calibrated | None = None,
-) -> str:
-    clip = LabelledClip(Path("a.mp4"), label="grow", group=None, split=None)
-    dataset = Dataset(
-        clips=(clip,) * 9,
-        features=(),
-        action_labels=ACTIONS,
-        frame_labels=FRAMES,
-        background="still",
-        failed=(Failed(Path("b.mp4"), EmptyVideo("b.mp4 is empty")),) * num_failed,
-    )
-    return write_card(
-        "toy",
-        evaluation,
-        measured_on="3 clips held out",
-        calibrated=calibrated,
-        dataset=dataset,
-        config=config or toy_config(),
-        settings=FitConfig(seed=5),
-    )
+def card(**changes: Any) -> str:
+    return write_card(findings(**changes))
 
 
 @pytest.mark.parametrize(
     "words",
     [
         "# toy\n",
-        "A gru of 1 x 16 on frozen timm:test_efficientnet features, 8 frames a second at 32 px",
-        "on 9 clips (seed 5)",
-        "actions: grow, shrink, turn\n",
-        "frame labels: still, moving, gone\n",
-        "could not be decoded: 2\n",
-        "## Measured: 3 clips held out\n",
+        "A recurrence (gru, 1 x 16) on timm:test_efficientnet features, 8 frames a second at 32 px.",
+        "on 90 clips (seed 5)",
+        "* actions: grow, shrink, turn\n",
+        "* frame labels: still, moving, gone\n",
+        "could not be decoded: 1\n",
+        "## Measured: 27 clips held out\n",
+        "* Does it beat a mean of the frames? Of clips, +0.070 in accuracy",
+        "* Does it use time? Clips: shuffling the frames costs 0.078.\n",
+        "* Can its scores be believed? Scores are off by 0.060 on average",
+        "* 'turn' has only 1 group(s)\n",
+        "* the gradient 64 steps back (8 s) is 2e-10 of that 1 step back",
     ],
 )
-def test_a_card_says_what_the_model_is_and_where_its_figures_come_from(words: str) -> None:
-    assert words in card(BOTH, num_failed=2)
+def test_a_card_says_what_the_model_is_what_it_is_worth_and_what_to_doubt(words: str) -> None:
+    assert words in card()
 
 
-def test_the_figures_stand_beside_those_of_the_baseline_on_the_same_clips() -> None:
-    lines = card(BOTH).splitlines()
-    below = lines[lines.index("| model | 7 | 0.875 | 0.250 |") + 1]
-    assert re.fullmatch(r"\| .*baseline.* \| 7 \| 0.500 \| 0.250 \|", below)
+def test_the_figures_stand_beside_those_of_the_baselines_on_the_same_clips() -> None:
+    lines = card().splitlines()
+    model = lines.index("| model | 27 | 0.778 [0.63, 0.90] | 0.771 |")
+    assert lines[model + 1].startswith("| mean pool | 27 | 0.778 ")
+    assert lines[model + 2].startswith("| frame alone | 27 | 0.778 ")
 
 
 def test_a_baseline_that_was_not_measured_has_no_row() -> None:
-    written = card(BOTH)
-    assert "| model | 90 | 0.812 | 0.600 |" in written
-    assert len(re.findall("^.*baseline.*$", written, re.MULTILINE)) == 1
+    without = EVALUATION.model_copy(
+        update={"frames": None, "clips": EVALUATION.clips.model_copy(update={"baseline": None})}
+    )
+    assert not re.search("^. mean pool", card(evaluation=without), re.MULTILINE)
+    assert re.search("^. frame alone", card(evaluation=without), re.MULTILINE)
 
 
-def test_what_was_not_measured_has_no_table() -> None:
-    assert "|" not in card(Evaluation(clips=None, frames=None))
+def test_what_was_not_measured_is_not_spoken_of() -> None:
+    healthy = HEALTH.model_copy(update={"after": Fade(gradient_norm_LK=((1.0,) * 64,))})
+    little = card(evaluation=Evaluation(clips=None, frames=None), gradient=healthy, problems=())
+    assert "|" not in little
+    assert little.endswith("## Measured: 27 clips held out\n")
 
 
 def test_a_model_without_actions_says_so() -> None:
-    assert "* actions: none\n" in card(BOTH, config=toy_config(action_labels=()))
+    assert "* actions: none\n" in card(config=toy_config(action_labels=()))
 
 
 def test_a_calibration_is_shown_with_what_it_does_and_where_that_was_measured() -> None:
-    written = card(BOTH, calibrated=CALIBRATED)
+    written = card(calibrated=CALIBRATED)
     assert "| 0.5 s and more | 31 | 0.80 | 0.500, 0.450 | 0.100, 0.050 |" in written
     assert "Found on 40 clips that the scoring model had not learnt from, and measured on the same" in written
-    assert "alibration" not in card(BOTH)
+    assert "## Calibration" not in card()
 
 
 def test_a_lookahead_is_told_in_seconds_and_frames() -> None:
     assert "* lookahead: 0.5 s: a frame is named 4 sampled frames later" in card(
-        BOTH, config=toy_config(lookahead_seconds=0.5)
+        config=toy_config(lookahead_seconds=0.5)
     )
-    assert "lookahead" not in card(BOTH)
+    assert "lookahead" not in card()
+
+
+def test_from_which_score_on_an_action_is_named_is_told_where_it_is_not_simply_the_best() -> None:
+    assert "called unknown" not in card()
+    assert "* an action whose score lies below 0.62 is called unknown\n" in card(config=toy_config(unknown_below=0.62))
+    several = card(config=toy_config(several=True, thresholds=(0.3, 0.5, 0.85)))
+    assert "each is named from its score on: grow 0.30, shrink 0.50, turn 0.85\n" in several
+    assert "It says any of 3 actions for a clip" in several
+
+
+def test_figures_of_several_labels_fit_the_same_table() -> None:
+    several = CLIPS.model_copy(update={"top5": None, "mean_average_precision": 0.7, "confusion": ()})
+    evaluation = EVALUATION.model_copy(update={"clips": EVALUATION.clips.model_copy(update=dict(several))})
+    assert "| model | 27 | 0.778 [0.63, 0.90] | 0.771 |" in card(evaluation=evaluation)

@@ -1,65 +1,69 @@
-"""card.md: what a model is and what was measured, in the words a person looks for first. Knows nothing of how."""
+"""card.md: the essence of report.html, in the words a person looks for first. Knows nothing of how it was found."""
+
+from collections.abc import Sequence
 
 from training.calibration import Calibrated
-from training.dataset import Dataset
-from training.evaluate import ClipResults, Evaluation, FrameResults
-from training.fit import FitConfig
+from training.evaluate import BESIDE
+from training.figures import ClipMetrics, ClipResults, FrameMetrics, FrameResults
+from training.gradient_health import GradientHealth
+from training.report.findings import Findings
+from training.report.words import answers, count
+from training.tables import figure
 from vidseq import __version__
-from vidseq.config import ModelConfig
-
-BASELINE = "baseline (no recurrence)"
+from vidseq.config import HeadsConfig, ModelConfig
 
 
-def write_card(
-    name: str,
-    evaluation: Evaluation,
-    *,
-    measured_on: str,
-    calibrated: Calibrated | None,
-    dataset: Dataset,
-    config: ModelConfig,
-    settings: FitConfig,
-) -> str:
-    """Markdown for the model's folder; `measured_on` is a sentence on which clips the figures were taken."""
-    recurrent, heads = config.recurrent, config.heads
-    rate = config.sampling.frames_per_second
-    looked_at = "every frame" if rate == "native" else f"{rate:g} frames a second"
+def write_card(findings: Findings) -> str:
+    """Markdown for the model's folder."""
+    evaluation, heads = findings.evaluation, findings.config.heads
+    what, *found = answers(evaluation, config=findings.config)
     lines = [
-        f"# {name}",
+        f"# {findings.name}",
         "",
-        f"A {recurrent.cell} of {recurrent.num_layers} x {recurrent.hidden_size} on frozen {config.encoder.backbone} "
-        f"features, {looked_at} at {config.picture.size} px, "
-        f"trained by vidseq {__version__} on {count_clips(len(dataset.clips))} (seed {settings.seed}).",
+        f"{' '.join(what.sentences)} Trained by vidseq {__version__} on {count(findings.num_clips, 'clip')} "
+        f"(seed {findings.settings.seed}). report.html shows more.",
         "",
         f"* actions: {', '.join(heads.action_labels) or 'none'}",
         f"* frame labels: {', '.join(heads.frame_labels) or 'none'}",
-        *_lookahead(config),
-        f"* clips left out because they could not be decoded: {len(dataset.failed)}",
+        *_lookahead(findings.config),
+        *_naming(heads),
+        f"* clips left out because they could not be decoded: {len(evaluation.failed)}",
         "",
-        f"## Measured: {measured_on}",
+        f"## Measured: {findings.measured_on}",
         "",
+        *(f"* {answer.question} {' '.join(answer.sentences)}" for answer in found),
+        *([""] if found else []),
         *_table("clips", evaluation.clips),
         *_table("frames", evaluation.frames),
-        *_calibration(calibrated),
+        *_calibration(findings.calibrated),
+        *_doubts(findings),
     ]
-    return "\n".join(lines) + "\n"
-
-
-def count_clips(num: int) -> str:
-    return "1 clip" if num == 1 else f"{num} clips"
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _table(unit: str, results: ClipResults | FrameResults | None) -> list[str]:
-    """The model above its baseline; nothing where there is nothing to measure."""
+    """The model above its baselines, in brackets the 95 % intervals; nothing where there is nothing to measure."""
     if results is None:
         return []
-    rows = [("model", results), (BASELINE, results.baseline)]
+    beside: Sequence[tuple[str, ClipMetrics | FrameMetrics | None]] = [
+        ("model", results),
+        (BESIDE["baseline"], results.baseline),
+        (BESIDE["frame_alone"], results.frame_alone),
+    ]
     return [
         f"| {unit} | num | accuracy | macro F1 |",
         "|---|---|---|---|",
-        *(f"| {name} | {row.num} | {row.accuracy:.3f} | {row.macro_f1:.3f} |" for name, row in rows if row is not None),
+        *(
+            f"| {name} | {row.num} | {_cell(row, 'accuracy')} | {_cell(row, 'macro_f1')} |"
+            for name, row in beside
+            if row
+        ),
         "",
     ]
+
+
+def _cell(row: ClipMetrics | FrameMetrics, name: str) -> str:
+    return figure(getattr(row, name), row.intervals.get(name))
 
 
 def _lookahead(config: ModelConfig) -> list[str]:
@@ -73,15 +77,26 @@ def _lookahead(config: ModelConfig) -> list[str]:
     ]
 
 
+def _naming(heads: HeadsConfig) -> list[str]:
+    """From which score on an action is named, where that is not simply the best."""
+    if heads.unknown_below is not None:
+        return [f"* an action whose score lies below {heads.unknown_below:.2f} is called unknown"]
+    if heads.several:
+        thresholds = heads.thresholds or (0.5,) * len(heads.action_labels)
+        named = (f"{label} {score:.2f}" for label, score in zip(heads.action_labels, thresholds, strict=True))
+        return [f"* several actions may be true of one clip; each is named from its score on: {', '.join(named)}"]
+    return []
+
+
 def _calibration(calibrated: Calibrated | None) -> list[str]:
-    """What early exit may trust; nothing where it cannot be used."""
+    """How far the scores of answers may be trusted; nothing where too few clips were at hand to find out."""
     if calibrated is None:
         return []
     return [
-        "## Calibration, for early exit",
+        "## Calibration, as a clip goes on",
         "",
-        f"Found on {count_clips(calibrated.num_clips)} that the scoring model had not learnt from, and measured on the "
-        "same: on others the gain is smaller. Early exit alone uses it; scores in answers stay as they are.",
+        f"Found on {count(calibrated.num_clips, 'clip')} that the scoring model had not learnt from, and measured on "
+        "the same: on others the gain is smaller. Every answer's score is calibrated so.",
         "",
         "| seen for | clips | temperature | NLL before, after | ECE before, after |",
         "|---|---|---|---|---|",
@@ -92,3 +107,10 @@ def _calibration(calibrated: Calibrated | None) -> list[str]:
         ),
         "",
     ]
+
+
+def _doubts(findings: Findings) -> list[str]:
+    """What was warned of; nothing where all is well."""
+    gradient = findings.gradient
+    warnings = [*findings.problems, *(gradient.warnings if isinstance(gradient, GradientHealth) else ())]
+    return ["## Doubts", "", *(f"* {warning}" for warning in warnings)] if warnings else []
