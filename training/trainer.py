@@ -13,7 +13,6 @@ from pathlib import Path
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from training.calibration import Calibrated, Course, calibrate
-from training.card import count_clips
 from training.crossval import CrossValidated, cross_validate
 from training.dataset import Dataset, mean_features
 from training.evaluate import evaluate
@@ -21,6 +20,7 @@ from training.figures import Evaluation
 from training.fit import Fitted, fit
 from training.honesty import honesty, rearranged
 from training.progress import Epoch
+from training.report.words import count
 from training.scores import ClipScores, score_clips
 from training.settings import FitConfig
 from training.show import Advance, Show
@@ -100,9 +100,9 @@ class Trainer:
             frame_alone=frame_alone,
             honesty=honesty(measured, rearranged(models[0].model, measured, every)),
         )
-        measured_on = f"{count_clips(len(held_out))} held out, which also stopped the training"
+        measured_on = f"{count(len(held_out), 'clip')} held out, which also stopped the training"
         if unseen:
-            measured_on = f"{count_clips(len(unseen))} marked test, of which the training saw nothing"
+            measured_on = f"{count(len(unseen), 'clip')} marked test, of which the training saw nothing"
         tuned = self._tuned(held_out, score_clips(models[0].model, self.dataset.examples(held_out)))
         return Trained(*models, measured, scores, evaluation, measured_on, *tuned)
 
@@ -124,7 +124,7 @@ class Trainer:
         )
         num_epochs = [max(1, round(statistics.median(run.best_epochs))) for run in runs]
         self.show.say(
-            f"training on all {count_clips(len(every))} for the median epochs of the folds: "
+            f"training on all {count(len(every), 'clip')} for the median epochs of the folds: "
             f"{num_epochs[0]}, and {num_epochs[1]} and {num_epochs[2]} for the baselines"
         )
         models = self._fit_all(every, [], num_epochs=num_epochs)
