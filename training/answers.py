@@ -129,14 +129,19 @@ class Answers:
             groups=self.truth.groups_at(self.truth.framed),
         )
 
-    def judged_clips(self) -> Judged:
-        """Of the clips with an action, for comparing with another model's."""
-        said_NA, true_NA = self._said_NA, self.truth.true_NA
-        count_N3K = np.stack([counts(true_NA[[n]], said_NA[[n]]) for n in range(len(true_NA))])
+    def judged_clips(self, indices: Sequence[int]) -> Judged:
+        """Of some of the acting clips, for comparing with another model's."""
+        chosen = np.isin(self.truth.acting, indices)
+        said_NA, true_NA = self._said_NA[chosen], self.truth.true_NA[chosen]
+        rows = zip(true_NA[:, None], said_NA[:, None], strict=True)
+        count_N3K = np.stack([counts(true_1A, said_1A) for true_1A, said_1A in rows])
         return Judged(count_N3K, exact_N=(said_NA == true_NA).all(axis=1).astype(np.float64))
 
-    def judged_frames(self) -> Judged:
-        return Judged(frame_counts(self._frame_scores, self._frame_targets))
+    def judged_frames(self, indices: Sequence[int]) -> Judged:
+        """Of some of the framed clips."""
+        chosen = [number for number, index in enumerate(self.truth.framed) if index in set(indices)]
+        scores, targets = self._frame_scores, self._frame_targets
+        return Judged(frame_counts([scores[number] for number in chosen], [targets[number] for number in chosen]))
 
     def calibration(self) -> CalibrationResults | None:
         """Of a model that says one action; several have no one score to believe."""

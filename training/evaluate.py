@@ -55,15 +55,16 @@ def evaluate(
 
 def pairs(ours: Answers, theirs: Answers, *, against: str) -> tuple[Paired, ...]:
     """The differences between two models on the same clips, of each kind that both say."""
-    truth, found = ours.truth, list[Paired]()
-    if ours.acting and theirs.acting:
-        drawn = Resampling(truth.groups_at(truth.acting))
-        judged = ours.judged_clips(), theirs.judged_clips()
-        found += differences(*judged, unit="clips", against=against, resampling=drawn)
-    if ours.framed and theirs.framed:
-        drawn = Resampling(truth.groups_at(truth.framed))
-        judged = ours.judged_frames(), theirs.judged_frames()
-        found += differences(*judged, unit="frames", against=against, resampling=drawn)
+    groups, found = ours.truth.groups_at, list[Paired]()
+    # Two models may sample at different rates: a short segment may be seen by one of them only.
+    acting = sorted(set(ours.truth.acting) & set(theirs.truth.acting))
+    framed = sorted(set(ours.truth.framed) & set(theirs.truth.framed))
+    if acting and ours.acting and theirs.acting:
+        judged = ours.judged_clips(acting), theirs.judged_clips(acting)
+        found += differences(*judged, unit="clips", against=against, resampling=Resampling(groups(acting)))
+    if framed and ours.framed and theirs.framed:
+        judged = ours.judged_frames(framed), theirs.judged_frames(framed)
+        found += differences(*judged, unit="frames", against=against, resampling=Resampling(groups(framed)))
     return tuple(found)
 
 

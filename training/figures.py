@@ -222,3 +222,38 @@ class Evaluation(BaseModel):
     honesty: Honesty | None = None
     rows: tuple[ClipRow, ...] = ()
     failed: tuple[str, ...] = ()
+
+
+class Cost(BaseModel):
+    """What a sequence model costs beside the CNN; `state_bytes` of one stream, None for a model that cannot stream.
+
+    `cpu_ms_a_frame` is process time on one thread of this machine, over whole clips.
+    """
+
+    num_parameters: int
+    state_bytes: int | None
+    cpu_ms_a_frame: float
+
+
+class Change(BaseModel):
+    """A clip that one of two models calls right, and what each called."""
+
+    path: str
+    truth: str
+    first: str
+    second: str
+
+
+class Comparison(BaseModel):
+    """Two models on the same clips: `paired` is the second minus the first. What only one of them says is left out."""
+
+    models: tuple[ModelInfo, ModelInfo]
+    num_groups: int
+    clips: tuple[ClipMetrics, ClipMetrics] | None
+    frames: tuple[FrameMetrics, FrameMetrics] | None
+    segments: tuple[SegmentMetrics, SegmentMetrics] | None
+    paired: tuple[Paired, ...]
+    right_to_wrong: tuple[Change, ...]
+    wrong_to_right: tuple[Change, ...]
+    costs: tuple[Cost, Cost]
+    failed: tuple[str, ...] = ()

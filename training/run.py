@@ -1,35 +1,27 @@
-"""`vidseq train` and `vidseq evaluate`, start to end: a folder of labelled clips in, a model or its figures out.
+"""`vidseq train`, start to end: a folder of labelled clips in, a model with its figures and documents out.
 
 read_clips -> features (cached) -> Trainer: fit the model and its baselines, measure, tune -> documents -> checkpoint
 """
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from training.card import write_card
 from training.clips import ClipFolder, read_clips, too_small_warnings
-from training.dataset import Dataset, load_dataset
 from training.estimate import estimate
-from training.evaluate import evaluate
 from training.features import FeatureExtractor
 from training.figures import Evaluation
-from training.honesty import honesty, rearranged
+from training.loading import OnBad, load_features
 from training.recipes import Options, default
 from training.report.findings import gather
 from training.report.page import write_report
-from training.scores import score_clips
 from training.show import Show
 from training.splits import make_nested_folds, validation_split
 from training.trainer import Trainer
-from vidseq.checkpoint import check_destination, load_checkpoint, save_checkpoint
+from vidseq.checkpoint import check_destination, save_checkpoint
 from vidseq.encoder import Encoder, load_default_weights
-from vidseq.errors import DatasetError
 from vidseq.model import VideoModel
-
-OnBad = Literal["stop", "skip"]
 
 
 def train(
@@ -82,7 +74,7 @@ def train(
     )
     if about is not None:
         show.say(str(about))
-    dataset = _features(folder, extractor, on_bad=on_bad, show=show)
+    dataset = load_features(folder, extractor, on_bad=on_bad, show=show)
     trainer = Trainer(
         dataset,
         config=config,
@@ -116,58 +108,9 @@ def train(
     return trained.evaluation
 
 
-def evaluate_model(model: Path, clips: Path, *, on_bad: OnBad, device: str, show: Show) -> Evaluation:
-    """A model's figures, and its baselines', on a folder of labelled clips.
-
-    Raises:
-        DatasetError: mistakes in the folder, or labels that the model does not know.
-        CheckpointError: not a model.
-    """
-    checkpoint = load_checkpoint(model)
-    heads = checkpoint.config.heads
-    folder = read_clips(  # labels of a kind that the model does not say are no mistake: they are not measured
-        clips,
-        several=heads.several,
-        known_action_labels=heads.action_labels or None,
-        known_frame_labels=heads.frame_labels or None,
-    )
-    if not any((heads.action_labels and clip.label) or (heads.frame_labels and clip.segments) for clip in folder.clips):
-        raise DatasetError([f"{clips}: no clip has a label of the kind that {checkpoint.info.name} says"])
-    # The model's own lists: a class that does not occur here is still one that it may call.
-    folder = replace(
-        folder,
-        action_labels=heads.action_labels,
-        frame_labels=heads.frame_labels,
-        background=heads.background,
-    )
-    extractor = FeatureExtractor(checkpoint.model.encoder.to(device), config=checkpoint.config)
-    dataset = _features(folder, extractor, on_bad=on_bad, show=show)
-    examples = dataset.examples(range(len(dataset.clips)))
-    assert checkpoint.baseline is not None, "every trained model has its baseline beside it"
-    scores = score_clips(checkpoint.model.sequence, examples)
-    found = evaluate(
-        dataset,
-        examples,
-        scores,
-        score_clips(checkpoint.baseline, examples),
-        config=checkpoint.config,
-        frame_alone=None if checkpoint.frame_alone is None else score_clips(checkpoint.frame_alone, examples),
-        honesty=honesty(dataset, rearranged(checkpoint.model.sequence, dataset, range(len(examples)))),
-    )
-    return found.model_copy(update={"model": checkpoint.info})
-
-
 def _check_split(folder: ClipFolder, *, num_folds: int | None, seed: int) -> None:
     """What cannot be split is told before the features are computed, not after."""
     if num_folds is None:
         validation_split(folder.clips, seed=seed)
     else:
         make_nested_folds(folder.clips, num_folds=num_folds, seed=seed)
-
-
-def _features(folder: ClipFolder, extractor: FeatureExtractor, *, on_bad: OnBad, show: Show) -> Dataset:
-    with show.progress("features", total=len(folder.clips)) as advance:
-        dataset = load_dataset(folder, extractor, on_bad=on_bad, on_clip=lambda: advance(""))
-    for failure in dataset.failed:
-        show.warn(f"left out {failure.path}: {failure.error}")
-    return dataset

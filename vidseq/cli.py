@@ -106,6 +106,10 @@ ClipsFolder = Annotated[
         metavar="CLIPS",
     ),
 ]
+FiguresFile = Annotated[Path | None, typer.Option(help="Also write the figures to this file.")]
+DrawnTogether = Annotated[
+    str | None, typer.Option(help="A column of clips.csv: for intervals, clips that share it count as one witness.")
+]
 Bad = Annotated[OnBad, typer.Option("--on-bad", help="What to do with a clip that cannot be decoded.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
 
@@ -201,6 +205,9 @@ def train(
     ] = Long.whole,
     chunk_frames: Annotated[int, _in(LEARNING, "Sampled frames of such a chunk or window.")] = 128,
     seed: Annotated[int, _in(LEARNING, "The same seed gives the same model.")] = 0,
+    report_thumbnails: Annotated[
+        bool, _in(DATA, "Show small pictures of some clips in the model's report.html.", "--report-thumbnails")
+    ] = False,
 ) -> None:
     """Train a model on labelled clips. Interrupted, the same command continues where it stopped."""
     from training.run import train as run
@@ -250,30 +257,57 @@ def train(
         num_folds=folds,
         on_bad=on_bad.value,
         device=torch_device(device),
+        report_thumbnails=report_thumbnails,
         show=show,
     )
-    show.say(f"the model is in {out}; try: vidseq predict {out} CLIP")
+    show.say(f"the model is in {out}, with its report.html; try: vidseq predict {out} CLIP")
 
 
 @app.command()
 def evaluate(
     model: ModelFolder,
     clips: ClipsFolder,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    json: FiguresFile = None,
+    group_by: DrawnTogether = None,
     on_bad: Bad = OnBad.stop,
     device: Device = "cpu",
 ) -> None:
-    """Measure a model, and the mean-pool baseline beside it, on labelled clips."""
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        raise OptionError(f"--json: no file can be written at {json}")
-    from training.run import evaluate_model
+    """Measure a model on labelled clips, beside a mean of frames and a frame alone; say whether it uses time."""
+    check_writable(json)
+    from training.measure import evaluate_model
     from training.show import Show
 
     show = Show()
-    evaluation = evaluate_model(model, clips, on_bad=on_bad.value, device=torch_device(device), show=show)
+    evaluation = evaluate_model(
+        model, clips, group_by=group_by, on_bad=on_bad.value, device=torch_device(device), show=show
+    )
     show.evaluation(evaluation, title=f"{model} on {clips}")
     if json is not None:
         json.write_text(evaluation.model_dump_json(indent=2) + "\n")
+
+
+@app.command()
+def compare(
+    model_a: Annotated[Path, typer.Argument(help="A model's folder.", metavar="MODEL_A")],
+    model_b: Annotated[Path, typer.Argument(help="The one that may be better.", metavar="MODEL_B")],
+    clips: ClipsFolder,
+    json: FiguresFile = None,
+    group_by: DrawnTogether = None,
+    on_bad: Bad = OnBad.stop,
+    device: Device = "cpu",
+) -> None:
+    """Compare two models on the same labelled clips: differences in pairs, what changed, and what each costs."""
+    check_writable(json)
+    from training.measure import compare_models
+    from training.show import Show
+
+    show = Show()
+    comparison = compare_models(
+        model_a, model_b, clips, group_by=group_by, on_bad=on_bad.value, device=torch_device(device), show=show
+    )
+    show.comparison(comparison)
+    if json is not None:
+        json.write_text(comparison.model_dump_json(indent=2) + "\n")
 
 
 @app.command()
@@ -425,6 +459,16 @@ def _recipe_options(*, frames_per_second: str, **settings: Any) -> "Options":
     except ValidationError as error:
         field, mistake = first_mistake(error)
         raise OptionError(f"--{field.removesuffix('_epochs').replace('_', '-')}: {mistake}") from None
+
+
+def check_writable(json: Path | None) -> None:
+    """Asked before the work whose figures go there.
+
+    Raises:
+        OptionError: no file can be written at `json`.
+    """
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise OptionError(f"--json: no file can be written at {json}")
 
 
 def torch_device(name: str) -> str:
