@@ -1,4 +1,4 @@
-"""What every test may use: one torch thread, a cache of its own, the folder of real clips."""
+"""What every test may use: one torch thread, a cache of its own, the folder of real clips, a GPU where there is one."""
 
 import os
 from pathlib import Path
@@ -24,3 +24,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real clips (../shared/data) are not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    """Skips without a device, fails without one where FAIL_WITHOUT_CUDA=1."""
+    if not torch.cuda.is_available():
+        (pytest.fail if os.environ.get("FAIL_WITHOUT_CUDA") == "1" else pytest.skip)("there is no CUDA device")
+    return torch.device("cuda")

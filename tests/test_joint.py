@@ -1,6 +1,5 @@
 """CNN and sequence model as one: the same scores as one after the other, and gradients into both."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from training.settings import UnfreezeConfig
 from training.unfreeze import unfreeze
 from vidseq.checkpoint import load_checkpoint, save_checkpoint
 from vidseq.model import SequenceModel, VideoModel
-
-
-@pytest.fixture
-def cuda() -> torch.device:
-    """Skips without a device, fails without one where FAIL_WITHOUT_CUDA=1."""
-    if not torch.cuda.is_available():
-        (pytest.fail if os.environ.get("FAIL_WITHOUT_CUDA") == "1" else pytest.skip)("there is no CUDA device")
-    return torch.device("cuda")
 
 
 def a_joint_model(*, mixed_precision: bool = False) -> JointModel:

@@ -285,6 +285,24 @@ def test_a_learnt_normalisation_is_kept_with_the_weights_and_is_no_weight() -> N
     assert [name for name, _ in recurrent.named_parameters() if name.startswith("norm")] == []
 
 
+@pytest.mark.gpu
+@EVERY_CELL
+@torch.no_grad()
+def test_a_gpu_says_what_the_cpu_says(cell: str, cuda: torch.device) -> None:
+    """Whole sequences of unequal lengths, then a few steps from their state, then a gap in time. cuDNN may round products to TF32."""
+    on_cpu, on_gpu = (a_recurrent(cell, 3, between_layers="highway", normalisation="standard") for _ in range(2))
+    on_gpu.to(cuda)
+    feature_BTD, lengths_B = features(3, 20), torch.tensor([20, 12, 3])
+    expected_BTH, before = on_cpu(feature_BTD, None, lengths_B)
+    found_BTH, state = on_gpu(feature_BTD.to(cuda), None, lengths_B)
+    torch.testing.assert_close(found_BTH.cpu(), expected_BTH, atol=1e-3, rtol=0)
+    expected_BTH, _ = on_cpu.steps(feature_BTD[:, :3], before, [3, 2, 1])
+    found_BTH, _ = on_gpu.steps(feature_BTD[:, :3].to(cuda), state, [3, 2, 1])
+    torch.testing.assert_close(found_BTH.cpu(), expected_BTH, atol=1e-3, rtol=0)
+    faded = on_gpu.faded(state.to("cpu"), 0.5)  # a stream's state rests on the CPU
+    torch.testing.assert_close(dict(faded.tensors), dict(on_cpu.faded(before, 0.5).tensors), atol=1e-3, rtol=0)
+
+
 def test_dropout_spares_what_a_residual_carries() -> None:
     recurrent, feature_BTD = (
         a_recurrent("gru", between_layers="residual", projection_size=8, dropout=0.9),

@@ -1,12 +1,13 @@
 """Chunks advanced together get the answers that they get alone, whatever their lengths."""
 
-import os
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from tests.toy_models import toy_config, toy_model
+from vidseq.config import CellName
 from vidseq.model import VideoModel
 from vidseq.runner import Done, Runner, Work, run_batch
 
@@ -14,14 +15,6 @@ from vidseq.runner import Done, Runner, Work, run_batch
 @pytest.fixture
 def model() -> VideoModel:
     return toy_model(toy_config(cell="lstm", num_layers=2, readout="attention"))
-
-
-@pytest.fixture
-def cuda() -> torch.device:
-    """Skips without a device, fails without one where FAIL_WITHOUT_CUDA=1."""
-    if not torch.cuda.is_available():
-        (pytest.fail if os.environ.get("FAIL_WITHOUT_CUDA") == "1" else pytest.skip)("there is no CUDA device")
-    return torch.device("cuda")
 
 
 def chunk(num_frames: int, *, seed: int = 0) -> Work:
@@ -46,7 +39,7 @@ def test_the_milliseconds_of_a_batch_are_shared_by_the_number_of_frames(model: V
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru", "none"])
+@pytest.mark.parametrize("cell", [*get_args(CellName), "none"])
 def test_live_streams_frame_by_frame_get_the_answers_of_whole_videos(cell: str, num_layers: int) -> None:
     model = toy_model(toy_config(cell=cell, num_layers=num_layers, readout="attention"))
     videos = [chunk(6, seed=seed) for seed in range(3)]

@@ -10,6 +10,7 @@ import torch
 from vidseq.checkpoint import save_checkpoint
 from vidseq.config import (
     Calibration,
+    CellName,
     EncoderConfig,
     HeadsConfig,
     ModelConfig,
@@ -26,7 +27,7 @@ FRAMES = ("still", "moving", "gone")
 
 def toy_config(
     *,
-    cell: Literal["elman", "lstm", "gru", "none"] = "gru",
+    cell: CellName | Literal["none"] = "gru",
     num_layers: int = 1,
     bidirectional: bool = False,
     sampling: Sampling = Sampling(),
