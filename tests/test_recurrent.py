@@ -289,7 +289,10 @@ def test_a_learnt_normalisation_is_kept_with_the_weights_and_is_no_weight() -> N
 @EVERY_CELL
 @torch.no_grad()
 def test_a_gpu_says_what_the_cpu_says(cell: str, cuda: torch.device) -> None:
-    """Whole sequences of unequal lengths, then a few steps from their state, then a gap in time. cuDNN may round products to TF32."""
+    """Whole sequences of unequal lengths, then a few steps from their state, then a gap in time.
+
+    cuDNN may round products to TF32.
+    """
     on_cpu, on_gpu = (a_recurrent(cell, 3, between_layers="highway", normalisation="standard") for _ in range(2))
     on_gpu.to(cuda)
     feature_BTD, lengths_B = features(3, 20), torch.tensor([20, 12, 3])
