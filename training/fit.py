@@ -28,7 +28,7 @@ from training.progress import Epoch, Run
 from training.settings import FitConfig, check_together
 from vidseq.config import ModelConfig
 from vidseq.errors import TrainingStopped
-from vidseq.model import SequenceModel
+from vidseq.model import Scores, SequenceModel
 from vidseq.state import State
 
 M = TypeVar("M", bound=nn.Module)
@@ -179,14 +179,14 @@ def _train_epoch(
     for rows in learning_batches(examples, run.settings, chance=run.chance(), crew=crew):
         state = None
         for chunk in reading.chunks(rows):
-            scores, state = _scores(model, chunk, state)
+            scores, state = read_chunk(model, chunk, state)
             loss_2, count_2 = losses(scores, chunk)
             _step(run, losses.weighted(loss_2, crew.total(count_2)), steps, crew)
         run.schedule.step()
     return steps
 
 
-def _scores(model: nn.Module, chunk: Chunk, state: State | None) -> tuple[Any, State]:
+def read_chunk(model: nn.Module, chunk: Chunk, state: State | None) -> tuple[Scores, State]:
     """Of a chunk, after the one that left `state`: its rows are the first of that one's. Gradients end between them."""
     if state is not None:
         num_rows = len(chunk.lengths_B)
@@ -223,7 +223,7 @@ def _validation_loss(
     for rows in measuring_batches(crew.share(examples), batch_size=run.settings.batch_size):
         state = None
         for chunk in reading.chunks(rows):
-            scores, state = _scores(run.judged, chunk, state)
+            scores, state = read_chunk(run.judged, chunk, state)
             loss_2, labels_2 = losses(scores, chunk)
             total_2, count_2 = total_2 + loss_2, count_2 + labels_2
     return losses.weighted(crew.total(total_2), crew.total(count_2)).item()
