@@ -259,7 +259,7 @@ def test_a_window_of_the_past_has_neither_a_backward_half_nor_a_hidden_start(cel
 
 
 def test_attention_wants_a_hidden_size_that_its_heads_can_share() -> None:
-    with pytest.raises(ValidationError, match="hidden_size 10 does not divide among attention's 4 heads"):
+    with pytest.raises(ValidationError, match="hidden_size 10 does not divide among 4 attention heads"):
         a_recurrent("attention", hidden_size=10)
 
 

@@ -24,9 +24,9 @@ class BothWays(Layer):
     def forward(self, input_BTI: Tensor, memory: Memory, lengths_B: Tensor | None) -> tuple[Tensor, Memory]:
         assert not memory, "a bidirectional layer was given a memory"
         batch = len(input_BTI)
-        forwards_BTH, _ = self.forwards(input_BTI, self.forwards.start(batch), lengths_B)
-        reversed_BTI = _reversed(input_BTI, lengths_B)
-        backwards_BTH, _ = self.backwards(reversed_BTI, self.backwards.start(batch), lengths_B)
+        # Padding lies behind each row's frames in both directions, and what is remembered after it is not used.
+        forwards_BTH, _ = self.forwards(input_BTI, self.forwards.start(batch), None)
+        backwards_BTH, _ = self.backwards(_reversed(input_BTI, lengths_B), self.backwards.start(batch), None)
         return torch.cat([forwards_BTH, _reversed(backwards_BTH, lengths_B)], dim=2), {}
 
     def recurrent_weights(self) -> dict[str, Tensor]:

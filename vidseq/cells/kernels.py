@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vidseq.cells.layer import Memory, Recurrence
+from vidseq.cells.layer import Memory, Recurrence, last
 
 
 class Kernel(Recurrence):
@@ -40,16 +40,8 @@ class Kernel(Recurrence):
         self.gates = gates
 
     def forward(self, input_BTI: Tensor, memory: Memory, lengths_B: Tensor | None) -> tuple[Tensor, Memory]:
-        before = tuple(memory[name][None].contiguous() for name in self.names)
-        given = before if len(before) > 1 else before[0]
-        if lengths_B is None:
-            hidden_BTH, after = self.kernel(input_BTI, given)
-        else:
-            packed = pack_padded_sequence(input_BTI, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
-            packed_hidden, after = self.kernel(packed, given)
-            hidden_BTH, _ = pad_packed_sequence(packed_hidden, batch_first=True, total_length=input_BTI.shape[1])
-        finals = after if isinstance(after, tuple) else (after,)
-        return hidden_BTH, {name: final_1BH[0] for name, final_1BH in zip(self.names, finals, strict=True)}
+        hidden_BTH, _ = self.kernel(input_BTI, memory["h"][None].contiguous())
+        return hidden_BTH, {"h": last(hidden_BTH, lengths_B)}
 
     def steps(self, input_BTI: Tensor, memory: Memory, lengths: Sequence[int]) -> tuple[Tensor, Memory]:
         memory = {name: tensor_BH.clone() for name, tensor_BH in memory.items()}
@@ -108,6 +100,17 @@ class Lstm(Kernel):
         super().__init__(kernel, learned_start=learned_start, gates=gates, names=("h", "c"))
         for name, value in (("bias_ih_l0", 1.0), ("bias_hh_l0", 0.0)):
             nn.init.constant_(kernel.get_parameter(name)[hidden_size : 2 * hidden_size], value)
+
+    def forward(self, input_BTI: Tensor, memory: Memory, lengths_B: Tensor | None) -> tuple[Tensor, Memory]:
+        """Rows of unequal length are packed, which is slower: c at a row's last frame is known in no other way."""
+        before = (memory["h"][None].contiguous(), memory["c"][None].contiguous())
+        if lengths_B is None:
+            hidden_BTH, (final_1BH, cell_1BH) = self.kernel(input_BTI, before)
+        else:
+            packed = pack_padded_sequence(input_BTI, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
+            packed_hidden, (final_1BH, cell_1BH) = self.kernel(packed, before)
+            hidden_BTH, _ = pad_packed_sequence(packed_hidden, batch_first=True, total_length=input_BTI.shape[1])
+        return hidden_BTH, {"h": final_1BH[0], "c": cell_1BH[0]}
 
     def step(self, gates_BG: Tensor, memory: Memory) -> Memory:
         gates_BG = torch.addmm(gates_BG, memory["h"], self.weight_GH.T)

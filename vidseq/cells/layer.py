@@ -84,8 +84,8 @@ def lengths_tensor(lengths: Sequence[int]) -> Tensor | None:
 
 
 def last(hidden_BTH: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """hidden_BH of each row's last frame."""
+    """hidden_BH of each row's last frame, a copy: a stream's memory must not keep all frames alive."""
     if lengths_B is None:
-        return hidden_BTH[:, -1]
+        return hidden_BTH[:, -1].clone()
     lengths_B = lengths_B.to(hidden_BTH.device)
     return hidden_BTH[torch.arange(len(lengths_B), device=hidden_BTH.device), lengths_B - 1]

@@ -111,9 +111,9 @@ class Attention(Layer):
 
 
 def _kept(inputs_BU: Tensor, num_kept: int, lengths_B: Tensor | None) -> Tensor:
-    """The last `num_kept` up to each row's last frame; before the first valid frame lie as many that were kept."""
+    """A copy of the last `num_kept` up to each row's last frame; as many, that were kept, lie before the first."""
     if lengths_B is None:
-        return inputs_BU[:, inputs_BU.shape[1] - num_kept :]
+        return inputs_BU[:, inputs_BU.shape[1] - num_kept :].clone()
     lengths_B = lengths_B.to(inputs_BU.device)
     rows_B1 = torch.arange(len(lengths_B), device=inputs_BU.device)[:, None]
     return inputs_BU[rows_B1, lengths_B[:, None] + torch.arange(num_kept, device=inputs_BU.device)]
