@@ -25,7 +25,8 @@ from vidseq.checkpoint import save_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.client import Client
 from vidseq.config import HeadsConfig, ModelConfig
-from vidseq.encoder import build_config, load_default_weights
+from vidseq.backbones import build_config
+from vidseq.encoder import load_default_weights
 from vidseq.model import SequenceModel, VideoModel
 
 REAL_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "fight"

@@ -8,7 +8,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from vidseq.encoder import PACKAGED, Encoder, build_config, load_default_weights
+from vidseq.backbones import PACKAGED, build_config
+from vidseq.encoder import Encoder, load_default_weights
 from vidseq.errors import OptionError
 
 

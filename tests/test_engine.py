@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ from tests.toy_models import toy_config, toy_model
 from vidseq.engine import Compute, Done, Engine, Runner, Work, direct, run_batch
 from vidseq.errors import DeadlinePassed
 from vidseq.model import VideoModel
+from vidseq.state import State
 
 WAIT_SECONDS = 20.0
 POISON, DEADLY = 255, 254  # the value of every pixel of a frame that the gate refuses, and of one that ends the thread
@@ -26,7 +27,7 @@ class Gate(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.motion = encoder, None
         self.open, self.entered = threading.Event(), threading.Event()
         self.batches: list[int] = []
 
@@ -38,8 +39,12 @@ class Gate(nn.Module):
             raise RuntimeError("a poisoned frame")
         if (pixels_NHWC == DEADLY).all(dim=(1, 2, 3)).any():
             raise SystemExit
-        feature_ND: Tensor = self.encoder(pixels_NHWC)
-        return feature_ND
+        encoded_NE: Tensor = self.encoder(pixels_NHWC)
+        return encoded_NE
+
+    def features(self, encoded_BTE: Tensor, state: State, lengths: Sequence[int]) -> tuple[Tensor, State]:
+        feature_BTD, state = self.encoder.features(encoded_BTE, state, lengths)
+        return feature_BTD, state
 
 
 @pytest.fixture

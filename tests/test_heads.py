@@ -13,7 +13,8 @@ from vidseq.heads import ActionHead, FrameHead
 from vidseq.state import State
 
 EVERY_READOUT = pytest.mark.parametrize(
-    ("readout", "half_life_frames"), [("last", None), ("mean", None), ("mean", 3.0), ("attention", None)]
+    ("readout", "half_life_frames"),
+    [("last", None), ("mean", None), ("mean", 3.0), ("statistics", None), ("statistics", 3.0), ("attention", None)],
 )
 
 
@@ -40,9 +41,20 @@ def weights_by_definition(head: ActionHead, hidden_TH: Tensor) -> Tensor:
 
 def by_definition(head: ActionHead, hidden_TH: Tensor) -> Tensor:
     """The logits after the last of these frames, by the definition of each readout."""
-    weights_T = weights_by_definition(head, hidden_TH)
-    logits_A: Tensor = head.linear((weights_T[:, None] * hidden_TH).sum(dim=0) / weights_T.sum())
+    return by_weights(head, hidden_TH, weights_by_definition(head, hidden_TH))
+
+
+def by_weights(head: ActionHead, hidden_TH: Tensor, weights_T: Tensor) -> Tensor:
+    read_H = averaged(hidden_TH, weights_T)
+    if head.readout == "statistics":
+        variance_H = averaged((hidden_TH - read_H).square(), weights_T)
+        read_H = torch.cat([read_H, variance_H.clamp(min=1e-3).sqrt()])
+    logits_A: Tensor = head.linear(read_H)
     return logits_A
+
+
+def averaged(value_TH: Tensor, weights_T: Tensor) -> Tensor:
+    return (weights_T[:, None] * value_TH).sum(dim=0) / weights_T.sum()
 
 
 @EVERY_READOUT
@@ -104,8 +116,7 @@ def test_frames_before_a_gap_count_so_much_less_than_those_after_it(
     faded = state.replace(head.faded(state.part(head.prefix), 0.25), prefix=head.prefix)
     logits_BTA, _ = head(hidden_BTH[:, 8:], faded)
     weights_T = weights_by_definition(head, hidden_BTH[0]) * torch.tensor([0.25] * 8 + [1.0] * 4)
-    mean_H = (weights_T[:, None] * hidden_BTH[0]).sum(dim=0) / weights_T.sum()
-    torch.testing.assert_close(logits_BTA[0, -1], head.linear(mean_H), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits_BTA[0, -1], by_weights(head, hidden_BTH[0], weights_T), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.toy_streams import assert_same, chunked, labels, picture, pushed, raw, run, toy_frames, toy_live
-from vidseq.config import MAX_SECONDS, Calibration, Sampling, StreamRules
+from vidseq.config import MAX_SECONDS, Calibration, MotionConfig, Sampling, StreamRules
 from vidseq.errors import NothingSampled, OfflineOnly, StateError
 from vidseq.live import Live
 from vidseq.messages import StreamOptions
@@ -30,7 +30,11 @@ def live(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def late(tmp_path_factory: pytest.TempPathFactory):
     with toy_live(
-        tmp_path_factory.mktemp("late"), lookahead_seconds=0.5, several=True, calibration=SURER_WITH_TIME
+        tmp_path_factory.mktemp("late"),
+        lookahead_seconds=0.5,
+        several=True,
+        calibration=SURER_WITH_TIME,
+        motion=MotionConfig(grid=3, channels=32, pooled=True),
     ) as live:
         yield live
 
@@ -47,7 +51,7 @@ def test_any_pushes_give_the_labels_of_one(live: Live, sizes: list[int], stored:
 
 @settings(deadline=None, max_examples=10)
 @given(sizes=st.lists(st.integers(1, 23), min_size=1, max_size=8))
-def test_with_a_lookahead_too(late: Live, sizes: list[int]) -> None:
+def test_with_a_lookahead_and_with_motion_too(late: Live, sizes: list[int]) -> None:
     def stored(session):
         return late.from_bytes(late.to_bytes(session))
 

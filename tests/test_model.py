@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.toy_models import toy_config, toy_model
-from vidseq.config import Picture, RecurrentConfig, Sampling
+from vidseq.config import MotionConfig, Picture, RecurrentConfig, Sampling
 from vidseq.errors import OptionError, StateError
 from vidseq.model import Scores, SequenceModel, VideoModel, check_state_size
 from vidseq.sampling import sample
@@ -47,6 +47,18 @@ def test_any_chunking_of_a_real_clip_gives_the_one_shot_answer(
     real_pixels: torch.Tensor, cell: str, num_layers: int, readout: str, cuts: set[int]
 ) -> None:
     model = toy_model(toy_config(cell=cell, num_layers=num_layers, readout=readout))
+    whole_action, whole_frame = in_chunks(model, real_pixels, [])
+    action, frame = in_chunks(model, real_pixels, sorted(cuts))
+    torch.testing.assert_close(action, whole_action, atol=1e-5, rtol=0)
+    torch.testing.assert_close(frame, whole_frame, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.sets(st.integers(1, 52), max_size=8))
+def test_any_chunking_gives_the_one_shot_answer_where_motion_is_seen_too(
+    real_pixels: torch.Tensor, cuts: set[int]
+) -> None:
+    model = toy_model(toy_config(motion=MotionConfig(maps=("last", "middle"), pooled=True), readout="statistics"))
     whole_action, whole_frame = in_chunks(model, real_pixels, [])
     action, frame = in_chunks(model, real_pixels, sorted(cuts))
     torch.testing.assert_close(action, whole_action, atol=1e-5, rtol=0)

@@ -8,7 +8,8 @@ from torch import nn
 
 from training.settings import UnfreezeConfig
 from training.unfreeze import parameter_groups, split_into_blocks, unfreeze
-from vidseq.encoder import Encoder, build_config
+from vidseq.backbones import build_config
+from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 
 TOY = "timm:test_efficientnet"  # 7 blocks: the stem, five, and the last convolution

@@ -14,6 +14,7 @@ from vidseq.config import (
     EncoderConfig,
     HeadsConfig,
     ModelConfig,
+    MotionConfig,
     Picture,
     RecurrentConfig,
     Sampling,
@@ -31,6 +32,7 @@ def toy_config(
     num_layers: int = 1,
     bidirectional: bool = False,
     sampling: Sampling = Sampling(),
+    motion: MotionConfig | None = None,
     calibration: Calibration | None = None,
     **heads: Any,
 ) -> ModelConfig:
@@ -39,7 +41,7 @@ def toy_config(
     return ModelConfig(
         picture=Picture(size=32),
         sampling=sampling,
-        encoder=EncoderConfig(backbone="timm:test_efficientnet", weights="none"),
+        encoder=EncoderConfig(backbone="timm:test_efficientnet", weights="none", motion=motion),
         recurrent=RecurrentConfig(
             cell=cell, projection_size=16, hidden_size=16, num_layers=num_layers, bidirectional=bidirectional
         ),

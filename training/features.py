@@ -6,7 +6,7 @@ the picture and the sampling. A changed clip, backbone or rate is never taken fr
 A clip may have several sets of features, of its views: view 0 is the clip as it is, the others have their frames
 changed at random. Neither making nor reading them holds all of a long clip in memory (training.store).
 
-Shape letters: T sampled frames, D feature size.
+Shape letters: T sampled frames, E encoded size, D feature size, M size of a frame's maps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,20 +20,26 @@ from platformdirs import user_cache_path
 
 from training.frame_augment import FrameAugment
 from training.pixels import sampled_clips
-from training.store import content_hash, joint_hash, read_rows, write_rows
+from training.store import Rows, content_hash, joint_hash, read_rows, write_rows
 from vidseq.config import Limits, ModelConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError
+from vidseq.motion import Motion
+from vidseq.state import State
 
 VERSION = "1"  # of the way from bytes to the encoder's pixels: a new resize must not meet old features
 
 
 @dataclass(frozen=True, eq=False)
 class ClipFeatures:
-    """The features of one clip's sampled frames and their times. float32."""
+    """The features of one clip's sampled frames and their times. float32.
+
+    Where they tell of motion, `map_TM` is what they follow from, beside the pooled features: the frames' maps, reduced.
+    """
 
     feature_TD: NDArray[np.float32]
     seconds_T: NDArray[np.float64]
+    map_TM: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
         assert self.feature_TD.ndim == 2 and self.seconds_T.shape == self.feature_TD.shape[:1]
@@ -70,6 +76,7 @@ class FeatureExtractor:
         limits: Limits | None = None,
     ) -> None:
         self._encoder = encoder
+        self.motion: Motion | None = encoder.motion
         self._config = config
         self._augment = augment
         self._cache = cache or user_cache_path("vidseq") / "features"
@@ -85,16 +92,22 @@ class FeatureExtractor:
         """
         key = self._key(path, view)
         kept = self._kept(key)
-        found = read_rows(kept, "feature_TD")
+        found = self._read(kept)
         if found is None:
-            write_rows(kept, "feature_TD", self._compute(path, key, view))
-            found = read_rows(kept, "feature_TD")
+            write_rows(kept, self._compute(path, key, view))
+            found = self._read(kept)
         assert found is not None, f"what was just written to {kept} is gone or damaged"
-        return ClipFeatures(*found)
+        return found
 
     def has(self, path: Path, *, view: int = 0) -> bool:
         """Whether something is kept of this clip, so that it need not be decoded."""
         return self._kept(self._key(path, view)).is_file()
+
+    def _read(self, kept: Path) -> ClipFeatures | None:
+        features, maps = read_rows(kept, "feature_TD"), read_rows(kept, "map_TM") if self.motion else None
+        if features is None or (self.motion and maps is None):
+            return None
+        return ClipFeatures(*features, None if maps is None else maps[0])
 
     def _key(self, path: Path, view: int) -> str:
         """What a view's features follow from, and the chance by which its frames are changed."""
@@ -104,14 +117,21 @@ class FeatureExtractor:
     def _kept(self, key: str) -> Path:
         return self._cache / f"{key}.safetensors"
 
-    def _compute(self, path: Path, key: str, view: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
+    def _compute(self, path: Path, key: str, view: int) -> Iterator[tuple[dict[str, Rows], NDArray[np.float64]]]:
+        """Chunk after chunk, with the state that carries from one to the next what moved."""
+        state: State | None = None
         picture, sampling = self._config.picture, self._config.sampling
         device = self._encoder.pixel_mean.device
         for clip in sampled_clips(path, picture=picture, sampling=sampling, limits=self._limits):
             pixels_THWC = torch.from_numpy(clip.pixels_THWC)
             if view:
                 pixels_THWC = self._augment(pixels_THWC, key=(key,))
-            yield self._encoder(pixels_THWC.to(device)).cpu().numpy(), clip.seconds_T
+            encoded_TE = self._encoder(pixels_THWC.to(device))
+            feature_BTD, state = self._encoder.features(encoded_TE[None], state)
+            rows: dict[str, Rows] = {"feature_TD": feature_BTD[0].cpu().numpy()}
+            if self.motion is not None:
+                rows["map_TM"] = encoded_TE[:, self.motion.pooled_size :].half().cpu().numpy()
+            yield rows, clip.seconds_T
 
 
 def extract_all(

@@ -13,7 +13,6 @@ import copy
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch.nn import functional
 
 from training.example import Example
 from training.targets import IGNORED, delayed
-from vidseq.config import Config
+from vidseq.config import Config, Readout
 from vidseq.errors import OptionError
 from vidseq.model import Scores, SequenceModel
 from vidseq.recurrent import PREFIX
@@ -65,7 +64,7 @@ class GradientHealth(Config):
     """
 
     cell: str
-    readout: Literal["last", "mean", "attention"]
+    readout: Readout
     frames_per_second: float | None
     num_clips: int
     clip_steps: int

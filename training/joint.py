@@ -1,8 +1,9 @@
 """The CNN and the sequence model as one, on batches of pixel clips. Knows nothing of losses, clips or files.
 
-    pixels_BTHWC, uint8, padded -> encoder, valid frames alone -> feature_BTD -> sequence model -> Scores, State
+    pixels_BTHWC, uint8, padded -> encoder, valid frames alone -> encoded_BTE -> feature_BTD -> sequence model -> Scores
 
-Shape letters: B clips, T frames, N valid frames of all clips, H height, W width, C colour, D feature size.
+Shape letters: B clips, T frames, N valid frames of all clips, H height, W width, C colour, E encoded
+size, D feature size.
 """
 
 import torch
@@ -19,7 +20,7 @@ class JointModel(nn.Module):
 
     Args:
         encoder: its parameters that require a gradient are trained, see training.unfreeze.
-        mixed_precision: whether the CNN computes in bfloat16 while it is trained; its weights stay float32.
+        mixed_precision: whether the CNN computes in bfloat16 in training mode; its weights stay float32.
     """
 
     def __init__(self, encoder: Encoder, sequence: SequenceModel, *, mixed_precision: bool = False) -> None:
@@ -34,17 +35,22 @@ class JointModel(nn.Module):
     def forward(
         self, pixels_BTHWC: Tensor, state: State | None = None, lengths_B: Tensor | None = None
     ) -> tuple[Scores, State]:
-        """Scores of every frame and the state after each clip's own last frame, as SequenceModel.forward."""
+        """Scores of every frame and the state after each clip's own last frame, as SequenceModel.forward.
+
+        Pixels come from the CPU, and the scores go back to it, wherever the model is.
+        """
+        device = self.encoder.pixel_mean.device
         num_clips, num_frames = pixels_BTHWC.shape[:2]
         if lengths_B is None:
             lengths_B = torch.full((num_clips,), num_frames)
-        valid_BT = (torch.arange(num_frames) < lengths_B[:, None]).to(pixels_BTHWC.device)
-        with torch.autocast(pixels_BTHWC.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
-            feature_ND = self.encoder(pixels_BTHWC[valid_BT])
-        feature_BTD = feature_ND.new_zeros(num_clips, num_frames, self.encoder.feature_size)
-        feature_BTD[valid_BT] = feature_ND
+        valid_BT = torch.arange(num_frames) < lengths_B[:, None]
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.mixed_precision and self.training):
+            encoded_NE = self.encoder(pixels_BTHWC[valid_BT].to(device))
+        encoded_BTE = encoded_NE.new_zeros(num_clips, num_frames, self.encoder.encoded_size)
+        encoded_BTE[valid_BT.to(device)] = encoded_NE
+        feature_BTD, state = self.encoder.features(encoded_BTE, state, lengths_B.tolist())
         scores, state = self.sequence(feature_BTD, state, lengths_B)
-        return scores, state
+        return scores.to("cpu"), state
 
 
 def mixed_precision_pays(device: torch.device) -> bool:

@@ -50,13 +50,14 @@ def evaluate_model(
     ready = _prepared(load_checkpoint(model), clips, group_by=group_by, on_bad=on_bad, device=device, show=show)
     checkpoint, dataset, examples = ready.checkpoint, ready.dataset, ready.examples
     assert checkpoint.baseline is not None, "every trained model has its baseline beside it"
+    alone = checkpoint.frame_alone
     found = evaluate(
         dataset,
         examples,
         score_clips(checkpoint.model.sequence, examples),
         score_clips(checkpoint.baseline, examples),
         config=checkpoint.config,
-        frame_alone=None if checkpoint.frame_alone is None else score_clips(checkpoint.frame_alone, examples),
+        frame_alone=None if alone is None else score_clips(alone, dataset.alone().examples(range(len(examples)))),
         honesty=honesty(dataset, rearranged(checkpoint.model.sequence, dataset, range(len(examples)))),
     )
     return found.model_copy(update={"model": checkpoint.info})

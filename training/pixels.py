@@ -65,7 +65,7 @@ class PixelCache:
         found = read_rows(kept, "pixels_THWC")
         if found is None:
             clips = sampled_clips(path, picture=self._picture, sampling=self._sampling, limits=self._limits)
-            write_rows(kept, "pixels_THWC", ((clip.pixels_THWC, clip.seconds_T) for clip in clips))
+            write_rows(kept, (({"pixels_THWC": clip.pixels_THWC}, clip.seconds_T) for clip in clips))
             found = read_rows(kept, "pixels_THWC")
         assert found is not None, f"what was just written to {kept} is gone or damaged"
         return ClipPixels(*found)

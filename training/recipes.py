@@ -9,13 +9,17 @@ from training.settings import (
     ClassBalance,
     Decay,
     FitConfig,
+    FrameChange,
+    LayerDecay,
     Long,
     Mixup,
     Smoothing,
     TimeChange,
+    UnfreezeConfig,
+    Views,
     check_together,
 )
-from vidseq import encoder
+from vidseq import backbones
 from vidseq.config import (
     BetweenLayers,
     CellName,
@@ -23,10 +27,14 @@ from vidseq.config import (
     HeadsConfig,
     LayerSize,
     ModelConfig,
+    MotionChannels,
+    MotionConfig,
+    MotionSign,
     Normalisation,
     NumLayers,
     Picture,
     PositiveInt,
+    Readout,
     RecurrentConfig,
     Sampling,
     Share,
@@ -34,7 +42,8 @@ from vidseq.config import (
     first_mistake,
 )
 from vidseq.errors import OptionError
-from vidseq.model import check_state_size
+
+MotionOf = Literal["last", "middle", "pooled"]
 
 
 class Options(Config):
@@ -49,17 +58,20 @@ class Options(Config):
     window_frames: WindowFrames = 32
     normalisation: Normalisation = "layer"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    readout: Literal["last", "mean", "attention"] = "mean"
+    readout: Readout = "mean"
     several: bool = False
     unknown_below: Share | None = None
     unknown_precision: Annotated[float, Field(gt=0, le=1)] | None = None
     lookahead_seconds: Annotated[float, Field(ge=0, le=10)] = 0.0
-    backbone: str = encoder.PACKAGED
+    backbone: str = backbones.PACKAGED
     weights: str = "default"
     precision: Literal["float32", "bfloat16"] = "float32"
     frames_per_second: Annotated[float, Field(gt=0, le=1000)] | Literal["native"] = 8.0
     max_frames: PositiveInt | None = None
     size: Annotated[int, Field(ge=16, le=1024)] = 224
+    motion: tuple[MotionOf, ...] = ()
+    motion_sign: MotionSign = "absolute"
+    motion_channels: MotionChannels = 128
     fit: Literal["crop", "letterbox"] = "crop"
     epochs: PositiveInt = 60
     batch_size: PositiveInt = 16
@@ -69,6 +81,13 @@ class Options(Config):
     class_balance: ClassBalance = "none"
     mixup: Mixup = 0.0
     augment_time: tuple[TimeChange, ...] = ()
+    augment_frames: tuple[FrameChange, ...] = ()
+    num_views: Views = 1
+    unfreeze: PositiveInt | Literal["none", "all"] = "none"
+    backbone_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    layer_decay: LayerDecay = 0.8
+    checkpoint_gradients: bool = False
+    clip_frames: PositiveInt = 32
     average_decay: Decay = 0.0
     long: Long = "whole"
     chunk_frames: ChunkFrames = 128
@@ -101,11 +120,22 @@ def default(
             f"lookahead_seconds {options.lookahead_seconds:g} is less than half the time from one sampled frame to the "
             f"next, at {options.frames_per_second:g} a second"
         )
-    check_state_size(config)
     chosen = options.model_dump(include=FitConfig.model_fields.keys() & Options.model_fields.keys())
-    settings = FitConfig.model_validate(chosen)
+    settings = FitConfig.model_validate({**chosen, "unfreeze": _unfreeze(options)})
     check_together(config, settings)
     return config, settings
+
+
+def _unfreeze(options: Options) -> UnfreezeConfig | None:
+    if options.unfreeze == "none":
+        return None
+    return UnfreezeConfig(
+        blocks=options.unfreeze,
+        learning_rate=options.backbone_learning_rate,
+        layer_decay=options.layer_decay,
+        checkpoint_gradients=options.checkpoint_gradients,
+        clip_frames=options.clip_frames,
+    )
 
 
 def _check_unknown_precision(options: Options, config: ModelConfig) -> None:
@@ -115,13 +145,32 @@ def _check_unknown_precision(options: Options, config: ModelConfig) -> None:
         raise OptionError("unknown_precision is for a model that says one action")
 
 
+def _motion(options: Options) -> MotionConfig | None:
+    """The grid is that of the backbone's last map: CNNs for pictures shrink them by 32."""
+    if not options.motion:
+        return None
+    maps = tuple(name for name in options.motion if name != "pooled")
+    return MotionConfig.model_validate(
+        {
+            "maps": maps,
+            "over": MotionConfig.model_fields["over"].default if maps else (),
+            "grid": max(1, min(16, options.size // 32)),
+            "channels": options.motion_channels,
+            "sign": options.motion_sign,
+            "pooled": "pooled" in options.motion,
+        }
+    )
+
+
 def _model_config(
     options: Options, action_labels: tuple[str, ...], frame_labels: tuple[str, ...], background: str | None
 ) -> ModelConfig:
     return ModelConfig(
         picture=Picture(size=options.size, fit=options.fit),
         sampling=Sampling(frames_per_second=options.frames_per_second, max_frames=options.max_frames),
-        encoder=encoder.build_config(options.backbone, weights=options.weights, precision=options.precision),
+        encoder=backbones.build_config(
+            options.backbone, weights=options.weights, precision=options.precision, motion=_motion(options)
+        ),
         recurrent=RecurrentConfig(
             cell=options.cell,
             projection_size=options.hidden_size,

@@ -12,16 +12,20 @@ from training.clips import ClipFolder, read_clips, too_small_warnings
 from training.estimate import estimate
 from training.features import FeatureExtractor
 from training.figures import Evaluation
+from training.finetune import finetune
+from training.frame_augment import FrameAugment
 from training.loading import OnBad, load_features
 from training.recipes import Options, default
 from training.report.findings import gather
 from training.report.page import write_report
+from training.settings import FitConfig
 from training.show import Show
 from training.splits import make_nested_folds, validation_split
 from training.trainer import Trainer
 from vidseq.checkpoint import check_destination, save_checkpoint
 from vidseq.encoder import Encoder, load_default_weights
-from vidseq.model import VideoModel
+from vidseq.errors import OptionError
+from vidseq.model import VideoModel, check_state_size
 
 
 def train(
@@ -35,6 +39,7 @@ def train(
     on_bad: OnBad,
     device: str,
     report_thumbnails: bool,
+    num_workers: int = 1,
     show: Show,
 ) -> Evaluation:
     """Train a model on a folder of labelled clips and write it to `out`, with its baselines beside it.
@@ -42,7 +47,9 @@ def train(
     With `num_folds` every clip is first scored by a model that has not seen its group, then all clips train the final
     model for as many epochs as the folds needed. Without, a validation split stops the run, and measures it unless
     some clips are marked `test`. Either way the scores of clips not learnt from calibrate the action, for early exit.
-    `device` computes the features; the sequence model is small and stays on the CPU. The report in the folder holds
+    `device` computes the features; the sequence model is small and stays on the CPU. A CNN that is unfrozen is trained
+    first, by `num_workers`, on all but the validation split; features and baselines are then those of the trained one.
+    The report in the folder holds
     small pictures of clips only if that is asked for.
 
     Raises:
@@ -61,10 +68,12 @@ def train(
         frame_labels=folder.frame_labels,
         background=folder.background,
     )
+    _check_cnn(settings, num_folds=num_folds, num_workers=num_workers)
     torch.manual_seed(options.seed)  # a backbone with `--weights none` is drawn at random
     encoder = Encoder(config.encoder)
+    check_state_size(config, encoder.motion)
     load_default_weights(encoder)
-    extractor = FeatureExtractor(encoder.to(device), config=config)
+    extractor = FeatureExtractor(encoder.to(device), config=config, augment=FrameAugment(settings.augment_frames))
     about = estimate(
         [clip.path for clip in folder.clips],
         extractor,
@@ -74,14 +83,20 @@ def train(
     )
     if about is not None:
         show.say(str(about))
-    dataset = load_features(folder, extractor, on_bad=on_bad, show=show)
+    dataset = load_features(folder, extractor, num_views=settings.num_views, on_bad=on_bad, show=show)
+    run, learnt = out.with_name(f"{out.name}.run"), None
+    if settings.unfreeze is not None:
+        both = finetune(encoder, dataset, config=config, settings=settings, num_workers=num_workers, run=run, show=show)
+        encoder, learnt = both.encoder, both.model
+        dataset = load_features(folder, FeatureExtractor(encoder, config=config), on_bad=on_bad, show=show)
     trainer = Trainer(
         dataset,
         config=config,
         settings=settings,
         unknown_precision=options.unknown_precision,
-        run=out.with_name(f"{out.name}.run"),
+        run=run,
         show=show,
+        trained=learnt,
     )
     trained = trainer.with_validation() if num_folds is None else trainer.with_folds(num_folds)
     show.evaluation(trained.evaluation, title=trained.measured_on)
@@ -106,6 +121,15 @@ def train(
     )
     trainer.forget_progress()
     return trained.evaluation
+
+
+def _check_cnn(settings: FitConfig, *, num_folds: int | None, num_workers: int) -> None:
+    if settings.unfreeze is None and num_workers > 1:
+        raise OptionError(f"{num_workers} workers share the training of the CNN, and it is frozen: give unfreeze")
+    if settings.unfreeze is not None and num_folds is not None:
+        raise OptionError(
+            f"each of {num_folds} folds would need a CNN of its own: give unfreeze without folds, and mark clips test"
+        )
 
 
 def _check_split(folder: ClipFolder, *, num_folds: int | None, seed: int) -> None:

@@ -11,7 +11,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -25,11 +27,11 @@ from vidseq.pictures import picture_paths
 
 MAPPED_BYTES = 2**20  # files from this size on are mapped; a process may have some 65,000 maps, so not those of clips
 
-Rows = NDArray[Any]  # float32 or uint8, [T, ...]
+Rows = NDArray[Any]  # float32, float16 or uint8, [T, ...]
 Seconds = NDArray[np.float64]
 
 _SECONDS = "seconds_T"
-_DTYPES = {"float32": "F32", "uint8": "U8"}  # in the words of safetensors
+_DTYPES = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # in the words of safetensors
 
 
 def content_hash(path: Path) -> bytes:
@@ -64,42 +66,51 @@ def read_rows(path: Path, name: str) -> tuple[Rows, Seconds] | None:
         return None
 
 
-def write_rows(path: Path, name: str, chunks: Iterable[tuple[Rows, Seconds]]) -> None:
-    """One chunk of frames after the other goes into a nameless file, and from there to `path`, whole or not at all."""
+def write_rows(path: Path, chunks: Iterable[tuple[Mapping[str, Rows], Seconds]]) -> None:
+    """One chunk of frames after the other goes into nameless files, one a name; from there to `path`, whole or not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    columns: dict[str, _Column] = {}
     seconds: list[float] = []
-    with SpooledTemporaryFile(MAPPED_BYTES, dir=str(path.parent)) as file:
-        for rows, seconds_T in chunks:
-            file.write(np.ascontiguousarray(rows).data)
+    with ExitStack() as stack:
+        for rows_by_name, seconds_T in chunks:
+            for name, rows in rows_by_name.items():
+                if name not in columns:
+                    file = stack.enter_context(SpooledTemporaryFile(MAPPED_BYTES, dir=str(path.parent)))
+                    columns[name] = _Column(file, rows.dtype, rows.shape[1:])
+                columns[name].file.write(np.ascontiguousarray(rows).data)
             seconds += seconds_T.tolist()
-        file.seek(0)
-        _write(path, name, file, np.array(seconds), dtype=rows.dtype, row_shape=rows.shape[1:])
+        _write(path, columns, np.array(seconds))
 
 
-def _write(
-    path: Path, name: str, rows: IO[bytes], seconds_T: Seconds, *, dtype: np.dtype[Any], row_shape: tuple[int, ...]
-) -> None:
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """All rows of one name so far, and what each is."""
+
+    file: IO[bytes]
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+
+
+def _write(path: Path, columns: Mapping[str, _Column], seconds_T: Seconds) -> None:
     """A safetensors file, written here because the library writes only what it is given as a whole.
 
     Its form: the length of a JSON text, 8 bytes; that text, which says where each tensor lies; the tensors.
     """
-    num_frames, split = len(seconds_T), seconds_T.nbytes
-    shape = [num_frames, *row_shape]
-    header = {
-        _SECONDS: {"dtype": "F64", "shape": [num_frames], "data_offsets": [0, split]},
-        name: {
-            "dtype": _DTYPES[dtype.name],
-            "shape": shape,
-            "data_offsets": [split, split + dtype.itemsize * math.prod(shape)],
-        },
-    }
+    num_frames, end = len(seconds_T), seconds_T.nbytes
+    header = {_SECONDS: {"dtype": "F64", "shape": [num_frames], "data_offsets": [0, end]}}
+    for name, column in columns.items():
+        shape = [num_frames, *column.row_shape]
+        start, end = end, end + column.dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _DTYPES[column.dtype.name], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors are read where they lie, so they begin at a multiple of 8
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with fresh.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text + seconds_T.tobytes())
-            shutil.copyfileobj(rows, file)
+            for column in columns.values():
+                column.file.seek(0)
+                shutil.copyfileobj(column.file, file)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -6,15 +6,13 @@ Knows nothing of folders of clips, nor of checkpoints.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
 from training.calibration import Calibrated, Course, calibrate
 from training.crossval import CrossValidated, cross_validate
-from training.dataset import Dataset, mean_features
+from training.dataset import Dataset
 from training.evaluate import evaluate
 from training.figures import Evaluation
 from training.fit import Fitted, fit
@@ -23,9 +21,10 @@ from training.progress import Epoch
 from training.report.words import count
 from training.scores import ClipScores, score_clips
 from training.settings import FitConfig
-from training.show import Advance, Show
+from training.show import Show
 from training.splits import Fold, make_nested_folds, near_duplicates, validation_split
 from training.thresholds import tune
+from training.watching import in_a_word, watched
 from vidseq.config import ModelConfig
 from vidseq.model import SequenceModel
 
@@ -60,6 +59,7 @@ class Trainer:
     Args:
         unknown_precision: what share of the clips that the model names shall be right; None names every clip.
         run: the folder in which progress is kept until it is done, and TensorBoard's logs for good.
+        trained: the model, if it has learnt already, from all but the validation split, as training.finetune does.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class Trainer:
         unknown_precision: float | None,
         run: Path,
         show: Show,
+        trained: Fitted[SequenceModel] | None = None,
     ) -> None:
+        self.trained = trained
         self.dataset, self.config, self.settings, self.run, self.show = dataset, config, settings, run, show
         self.unknown_precision = unknown_precision
         self.configs: Mapping[str, ModelConfig] = {
@@ -79,6 +81,7 @@ class Trainer:
             MEAN_POOL: config.baseline(),
             FRAME_ALONE: config.frame_alone(),
         }
+        self.datasets = dict.fromkeys(self.configs, dataset) | {FRAME_ALONE: dataset.alone()}
 
     def with_validation(self) -> Trained:
         """Some clips are held out to stop the training; they also measure it, unless others are marked `test`."""
@@ -89,11 +92,13 @@ class Trainer:
         models = self._fit_all(train_indices, held_out, num_epochs=[self.settings.epochs] * 3)
         measured = self.dataset.subset(unseen or held_out)
         every = range(len(measured.clips))
-        examples = measured.examples(every)
-        scores, mean_pool, frame_alone = (tuple(score_clips(one.model, examples)) for one in models)
+        scores, mean_pool, frame_alone = (
+            tuple(score_clips(one.model, dataset.examples(unseen or held_out)))
+            for one, dataset in zip(models, self.datasets.values(), strict=True)
+        )
         evaluation = evaluate(
             measured,
-            examples,
+            measured.examples(every),
             scores,
             mean_pool,
             config=self.config,
@@ -163,11 +168,11 @@ class Trainer:
         config, total = self.configs[name], len(folds) * self.settings.epochs
         with self.show.progress(f"{len(folds)} folds, {name}", total=total) as advance:
             return cross_validate(
-                self.dataset,
+                self.datasets[name],
                 folds,
                 config=config,
                 settings=self.settings,
-                on_epoch=_word(advance),
+                on_epoch=in_a_word(advance),
                 run_prefix=self.run / name,
                 rearrange=config is self.config,
                 on_resume=lambda num_epochs: advance("", num_epochs),
@@ -186,49 +191,23 @@ class Trainer:
     def _fit(
         self, name: str, train_indices: Sequence[int], held_out: Sequence[int], *, num_epochs: int
     ) -> Fitted[SequenceModel]:
-        with (
-            SummaryWriter(str(self.run / name)) as board,
-            self.show.progress(f"training {name}", total=num_epochs) as advance,
-        ):
+        if self.trained is not None and self.configs[name] is self.config:
+            return self.trained
+        with watched(name, num_epochs=num_epochs, run=self.run, show=self.show) as watch:
             return fit(
-                self.dataset.examples(train_indices),
-                self.dataset.examples(held_out),
+                self.datasets[name].examples(train_indices),
+                self.datasets[name].examples(held_out),
                 config=self.configs[name],
                 settings=self.settings.model_copy(update={"epochs": num_epochs}),
                 run_file=self.run / f"{name}.pt",
-                on_epoch=_to_board(board, _word(advance)),
-                on_resume=lambda done: self._continue(name, done, advance),
+                on_epoch=watch.on_epoch,
+                on_resume=watch.on_resume,
             )
-
-    def _continue(self, name: str, num_epochs: int, advance: Advance) -> None:
-        self.show.say(f"{name}: continuing after epoch {num_epochs}")
-        advance("", num_epochs)
 
     def _warn_of_duplicates(self, left: Sequence[int], right: Sequence[int]) -> None:
         clips = self.dataset.clips
-        for one, other, similarity in near_duplicates(mean_features(self.dataset), left, right):
+        for one, other, similarity in near_duplicates(self.dataset.mean_features(), left, right):
             self.show.warn(
                 f"{clips[one].path.name} and {clips[other].path.name} look nearly the same ({similarity:.3f}) "
                 "and lie on both sides of a split: if they show the same, give them one group"
             )
-
-
-def _word(advance: Advance) -> Callable[[Epoch], None]:
-    return lambda epoch: advance(f"loss {epoch.train_loss:.3f}, best epoch {epoch.best_epoch}")
-
-
-def _to_board(board: SummaryWriter, then: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
-    def on_epoch(epoch: Epoch) -> None:
-        figures = {
-            "loss/train": epoch.train_loss,
-            "loss/validation": epoch.validation_loss,
-            "gradient/norm": epoch.gradient_norm,
-            "gradient/clipped share": epoch.clipped_share,
-            "learning rate": epoch.learning_rate,
-        }
-        for name, figure in figures.items():
-            if figure is not None:
-                board.add_scalar(name, figure, epoch.number)
-        then(epoch)
-
-    return on_epoch

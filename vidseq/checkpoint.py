@@ -140,9 +140,13 @@ def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     tensors = _with_layers_apart(_read_tensors(folder / _MODEL, contents[_MODEL]))
     _fill(model.sequence, tensors, folder / _MODEL)
     _fill(model.encoder.backbone, _read_tensors(folder / backbones[0], contents[backbones[0]]), folder / backbones[0])
+    encoder = model.encoder
     baseline, frame_alone = (
-        _read_beside(folder / name, contents.get(name), beside, feature_size=model.encoder.feature_size)
-        for name, beside in ((_BASELINE, config.baseline()), (_FRAME_ALONE, config.frame_alone()))
+        _read_beside(folder / name, contents.get(name), beside, feature_size=feature_size)
+        for name, beside, feature_size in (
+            (_BASELINE, config.baseline(), encoder.feature_size),
+            (_FRAME_ALONE, config.frame_alone(), encoder.pooled_size),
+        )
     )
     info = _info(manifest, identity, config, name=name)
     trunk = _trunk(config, manifest["files"][backbones[0]], tensors)
@@ -230,7 +234,7 @@ def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _read_beside(path: Path, data: bytes | None, config: ModelConfig, *, feature_size: int) -> SequenceModel | None:
-    """A model that was trained beside the one of this folder, on the same features; None where there is none."""
+    """A model that was trained beside the one of this folder, on the same frames; None where there is none."""
     if data is None:
         return None
     model = SequenceModel(config, feature_size=feature_size).eval()

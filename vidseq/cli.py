@@ -1,5 +1,7 @@
 """The command line: the door for a person. Each command imports what it needs when it runs, and nothing before."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +68,14 @@ class Normalisation(StrEnum):
 class Readout(StrEnum):
     last = "last"
     mean = "mean"
+    statistics = "statistics"
     attention = "attention"
+
+
+class MotionSign(StrEnum):
+    absolute = "absolute"
+    signed = "signed"
+    both = "both"
 
 
 class Precision(StrEnum):
@@ -120,6 +129,7 @@ def _in(panel: str, help: str, *names: str) -> Any:
 
 
 DATA, PICTURES, MODEL, LEARNING = "Clips", "Frames and their features", "Sequence model", "Training"
+BACKBONE = "Training the backbone"
 
 
 @app.command()
@@ -141,6 +151,11 @@ def train(
     max_frames: Annotated[int | None, _in(PICTURES, "At most this many of a clip, by halving the rate.")] = None,
     size: Annotated[int, _in(PICTURES, "Side of the square that the backbone sees, in pixels.")] = 224,
     fit: Annotated[Fit, _in(PICTURES, "How a frame becomes that square.")] = Fit.crop,
+    motion: Annotated[
+        str, _in(PICTURES, "Also see what changed since the frame before, in any of last,middle (maps),pooled.")
+    ] = "",
+    motion_sign: Annotated[MotionSign, _in(PICTURES, "What is taken of a change.")] = MotionSign.absolute,
+    motion_channels: Annotated[int, _in(PICTURES, "Channels of a map that a stream remembers.")] = 128,
     backbone: Annotated[
         str, _in(PICTURES, "efficientnet-lite0 (packaged), a torchvision model, or timm:NAME.")
     ] = "efficientnet-lite0",
@@ -165,7 +180,9 @@ def train(
     normalisation: Annotated[
         Normalisation, _in(MODEL, "Normalise features frame by frame, or each by its mean and spread in all clips.")
     ] = Normalisation.layer,
-    readout: Annotated[Readout, _in(MODEL, "How the action is read from the hidden states.")] = Readout.mean,
+    readout: Annotated[
+        Readout, _in(MODEL, "How the action is read from the hidden states; statistics: their mean and spread.")
+    ] = Readout.mean,
     lookahead_seconds: Annotated[
         float, _in(MODEL, "Name each frame so much later, once the model has seen what follows it.")
     ] = 0.0,
@@ -192,6 +209,29 @@ def train(
         str,
         _in(LEARNING, "Change clips in time, any of crop,drop,speed,reverse; reverse if labels mean the same then."),
     ] = "",
+    augment_frames: Annotated[
+        str,
+        _in(LEARNING, "Change frames, any of crop,colour,grey,flip; flip if left and right mean the same."),
+    ] = "",
+    num_views: Annotated[
+        int, _in(LEARNING, "Sets of features of each clip, all but one with frames changed so.", "--views")
+    ] = 1,
+    unfreeze: Annotated[
+        str, _in(BACKBONE, "Train the backbone too: none, its last N blocks, or all. Starts from trained features.")
+    ] = "none",
+    backbone_learning_rate: Annotated[float, _in(BACKBONE, "Learning rate of its last block.")] = 1e-4,
+    layer_decay: Annotated[float, _in(BACKBONE, "Each block before it learns at this share of the next.")] = 0.8,
+    clip_frames: Annotated[int, _in(BACKBONE, "Sampled frames of a clip that one step looks at.")] = 32,
+    checkpoint_gradients: Annotated[
+        bool,
+        _in(BACKBONE, "Compute activations twice instead of keeping them: less memory.", "--checkpoint-gradients"),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes that share the backbone's training, one a core or a GPU.", rich_help_panel=BACKBONE
+        ),
+    ] = 1,
     average_decay: Annotated[
         float, _in(LEARNING, "Keep a running mean of the weights; 0.99 looks back 100 steps, 0 keeps the last.")
     ] = 0.0,
@@ -214,52 +254,64 @@ def train(
     from training.show import Show
 
     show = Show()
-    run(
-        clips,
-        out,
-        options=_recipe_options(
-            frames_per_second=frames_per_second,
-            max_frames=max_frames,
-            size=size,
-            fit=fit,
-            backbone=backbone,
-            weights=weights,
-            precision=precision,
-            cell=cell,
-            num_layers=num_layers,
-            between_layers=between_layers,
-            hidden_size=hidden_size,
-            bidirectional=bidirectional,
-            learned_start=learned_start,
-            window_frames=window_frames,
-            normalisation=normalisation,
-            readout=readout,
-            lookahead_seconds=lookahead_seconds,
-            several=several,
-            unknown_below=unknown_below,
-            unknown_precision=unknown_precision,
-            dropout=dropout,
-            epochs=epochs,
-            patience_epochs=patience_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            label_smoothing=label_smoothing,
-            class_balance=class_balance,
-            mixup=mixup,
-            augment_time=[change.strip() for change in augment_time.split(",") if change.strip()],
-            average_decay=average_decay,
-            long=long,
-            chunk_frames=chunk_frames,
-            seed=seed,
-        ),
-        group_by=group_by,
-        background=background,
-        num_folds=folds,
-        on_bad=on_bad.value,
-        device=torch_device(device),
-        report_thumbnails=report_thumbnails,
-        show=show,
-    )
+    with _workers(workers):
+        run(
+            clips,
+            out,
+            options=_recipe_options(
+                frames_per_second=frames_per_second,
+                max_frames=max_frames,
+                size=size,
+                fit=fit,
+                backbone=backbone,
+                weights=weights,
+                precision=precision,
+                cell=cell,
+                num_layers=num_layers,
+                between_layers=between_layers,
+                hidden_size=hidden_size,
+                bidirectional=bidirectional,
+                learned_start=learned_start,
+                window_frames=window_frames,
+                normalisation=normalisation,
+                readout=readout,
+                lookahead_seconds=lookahead_seconds,
+                several=several,
+                unknown_below=unknown_below,
+                unknown_precision=unknown_precision,
+                dropout=dropout,
+                epochs=epochs,
+                patience_epochs=patience_epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                label_smoothing=label_smoothing,
+                class_balance=class_balance,
+                mixup=mixup,
+                motion=[part.strip() for part in motion.split(",") if part.strip()],
+                motion_sign=motion_sign,
+                motion_channels=motion_channels,
+                augment_time=[change.strip() for change in augment_time.split(",") if change.strip()],
+                augment_frames=[change.strip() for change in augment_frames.split(",") if change.strip()],
+                num_views=num_views,
+                unfreeze=unfreeze,
+                backbone_learning_rate=backbone_learning_rate,
+                layer_decay=layer_decay,
+                clip_frames=clip_frames,
+                checkpoint_gradients=checkpoint_gradients,
+                average_decay=average_decay,
+                long=long,
+                chunk_frames=chunk_frames,
+                seed=seed,
+            ),
+            group_by=group_by,
+            background=background,
+            num_folds=folds,
+            on_bad=on_bad.value,
+            device=torch_device(device),
+            report_thumbnails=report_thumbnails,
+            num_workers=workers,
+            show=show,
+        )
     show.say(f"the model is in {out}, with its report.html; try: vidseq predict {out} CLIP")
 
 
@@ -446,19 +498,35 @@ def _early_exit(score: float | None, hold_seconds: float | None) -> "EarlyExit |
         raise OptionError(f"--early-{'exit' if field == 'score' else 'hold'}: {mistake}") from None
 
 
-def _recipe_options(*, frames_per_second: str, **settings: Any) -> "Options":
+@contextmanager
+def _workers(num_workers: int) -> Iterator[None]:
+    """A Ray to share the work on, where one process is not enough."""
+    if num_workers == 1:
+        yield
+        return
+    from serving.local_ray import local_ray
+
+    with local_ray():
+        yield
+
+
+def _recipe_options(*, frames_per_second: str, unfreeze: str, **settings: Any) -> "Options":
     """What was typed, checked by the recipe; the sentence names the option."""
     from training.recipes import Options
+
+    if unfreeze not in ("none", "all") and not (unfreeze.isdecimal() and int(unfreeze)):
+        raise OptionError(f"--unfreeze: {unfreeze!r} is neither none, all nor a number of blocks")
 
     try:
         rate = "native" if frames_per_second == "native" else float(frames_per_second)
     except ValueError:
         raise OptionError(f"--frames-per-second: {frames_per_second!r} is neither a number nor native") from None
     try:
-        return Options.model_validate({"frames_per_second": rate, **settings})
+        return Options.model_validate({"frames_per_second": rate, "unfreeze": unfreeze, **settings})
     except ValidationError as error:
         field, mistake = first_mistake(error)
-        raise OptionError(f"--{field.removesuffix('_epochs').replace('_', '-')}: {mistake}") from None
+        name = {"patience_epochs": "patience", "num_views": "views"}.get(field, field)
+        raise OptionError(f"--{name.replace('_', '-')}: {mistake}") from None
 
 
 def check_writable(json: Path | None) -> None:

@@ -59,10 +59,42 @@ class Sampling(Config):
         return self
 
 
+MotionSign = Literal["absolute", "signed", "both"]
+MotionChannels = Annotated[int, Field(ge=1, le=512)]
+
+
+class MotionConfig(Config):
+    """What changed from frame to frame, as features of its own; vidseq.motion has the formulas.
+
+    `maps` are the backbone's, before pooling: `last`, and `middle` at twice its resolution. Each is averaged to a grid
+    of `grid` x `grid` positions and projected to at most `channels`: a stream has to remember those of its last frame.
+    `pooled` compares the pooled features, too.
+    """
+
+    maps: tuple[Literal["last", "middle"], ...] = ("last",)
+    grid: Annotated[int, Field(ge=1, le=16)] = 10
+    channels: MotionChannels = 128
+    over: tuple[Literal["mean", "max", "weighted"], ...] = ("mean", "max", "weighted")
+    sign: MotionSign = "absolute"
+    pooled: bool = False
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        for name, chosen in (("maps", self.maps), ("over", self.over)):
+            if len(set(chosen)) != len(chosen):
+                raise ValueError(f"{name} names one twice: {chosen}")
+        if not self.pooled and not self.maps:
+            raise ValueError("motion needs maps, pooled or both: there is nothing to compare")
+        if bool(self.maps) != bool(self.over):
+            raise ValueError("motion needs both maps and what to take over their positions, or neither")
+        return self
+
+
 class EncoderConfig(Config):
     """The per-frame CNN. `backbone` is `efficientnet-lite0` (packaged), a torchvision name, or `timm:NAME`.
 
-    `weights` is `default` (ImageNet, where the backbone has them), `none`, or a path to a state dict.
+    `weights` is `default` (ImageNet, where the backbone has them), `none`, or a path to a state dict. With `motion` a
+    frame's features also say what changed since the frame before.
     """
 
     backbone: str = "efficientnet-lite0"
@@ -70,6 +102,7 @@ class EncoderConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     pixel_mean_RGB: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std_RGB: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    motion: MotionConfig | None = None
 
 
 CellName = Literal["elman", "lstm", "gru", "cho", "mut1", "mut2", "mut3", "mingru", "conv", "attention"]
@@ -108,8 +141,11 @@ class RecurrentConfig(Config):
             if self.learned_start:
                 raise ValueError(f"cell {self.cell!r} has no hidden state: there is no learned_start")
         if self.cell == "attention" and self.hidden_size % ATTENTION_HEADS:
-            raise ValueError(f"hidden_size {self.hidden_size} does not divide among attention's {ATTENTION_HEADS} heads")
+            raise ValueError(f"hidden_size {self.hidden_size} does not divide among {ATTENTION_HEADS} attention heads")
         return self
+
+
+Readout = Literal["last", "mean", "statistics", "attention"]
 
 
 class HeadsConfig(Config):
@@ -117,7 +153,7 @@ class HeadsConfig(Config):
 
     `several` actions may be true of one clip: each has a score of its own and is named from its threshold on, 0.5 where
     `thresholds` is empty. Else the best action is named, unless its score lies below `unknown_below`.
-    `half_life_seconds` lets the mean readout of a camera that never stops forget; None is a plain mean.
+    `half_life_seconds` lets the mean (or statistics) readout of a camera that never stops forget; None is a plain mean.
     `lookahead_seconds` is by how much the frame labels lag: so much of what follows a frame is seen before it is named,
     and its label is final so much later.
     """
@@ -128,7 +164,7 @@ class HeadsConfig(Config):
     unknown_below: Share | None = None
     frame_labels: tuple[str, ...] = ()
     background: str | None = None
-    readout: Literal["last", "mean", "attention"] = "mean"
+    readout: Readout = "mean"
     half_life_seconds: Annotated[float, Field(gt=0)] | None = None
     lookahead_seconds: Annotated[float, Field(ge=0, le=10)] = 0.0
 
@@ -157,8 +193,8 @@ class HeadsConfig(Config):
 
     @model_validator(mode="after")
     def _readout(self) -> Self:
-        if self.half_life_seconds is not None and self.readout != "mean":
-            raise ValueError(f"half_life_seconds needs readout 'mean', not {self.readout!r}")
+        if self.half_life_seconds is not None and self.readout not in ("mean", "statistics"):
+            raise ValueError(f"half_life_seconds needs readout 'mean' or 'statistics', not {self.readout!r}")
         return self
 
 
@@ -267,12 +303,13 @@ class ModelConfig(Config):
         return self.model_copy(update={"recurrent": recurrent, "heads": heads})
 
     def frame_alone(self) -> "ModelConfig":
-        """The model that knows the present frame and nothing else: no recurrence, and a readout that forgets at once."""
+        """The model that knows the present frame and nothing else: no recurrence, and a readout that forgets."""
         mean_pool = self.baseline()
         heads = mean_pool.heads.model_copy(update={"readout": "last", "half_life_seconds": None})
-        return mean_pool.model_copy(update={"heads": heads})
+        encoder = mean_pool.encoder.model_copy(update={"motion": None})
+        return mean_pool.model_copy(update={"heads": heads, "encoder": encoder})
 
     @property
     def forgets_at_once(self) -> bool:
-        """Whether each answer follows from one frame: then any frame of a clip is as good a place to ask as its last."""
+        """Whether each answer follows from one frame: any frame of a clip is as good a place to ask as its last."""
         return self.recurrent.cell == "none" and self.heads.readout == "last"

@@ -11,6 +11,9 @@ frame and the answer for a whole clip is the one at its last frame:
     attention    exp(a_i - m_t)                exp(m_0 - m_t)             m_t the largest a so far (online softmax,
                                                                           arxiv:1805.02867)
 
+`statistics` is read from the mean of the hidden states and of their squares, weighted as in `mean`: from their mean and
+their standard deviation, which says how much a hidden unit moved (statistics pooling, Snyder 2017).
+
 Shape letters: B streams, T frames, H hidden size, A action labels, L frame labels.
 """
 
@@ -22,6 +25,8 @@ from torch import Tensor, nn
 from vidseq.config import HeadsConfig
 from vidseq.state import State
 
+# Under the root of a standard deviation: near 0 its slope is so steep that the rounding of a chunk would show.
+_LEAST_VARIANCE = 1e-3
 _BLOCK_FRAMES = 64  # W is T x T: long sequences are read block by block, carrying the running mean
 
 
@@ -37,7 +42,9 @@ class ActionHead(nn.Module):
         self.prefix = f"action.{config.readout}"
         self.decay = 1.0 if half_life_frames is None else 0.5 ** (1 / half_life_frames)
         self.query = nn.Linear(hidden_size, 1, bias=False) if config.readout == "attention" else None
-        self.linear = nn.Linear(hidden_size, len(config.action_labels))
+        # what is averaged over time; `statistics` gives the linear layer as many numbers, too
+        self.averaged_size = hidden_size * (2 if config.readout == "statistics" else 1)
+        self.linear = nn.Linear(self.averaged_size, len(config.action_labels))
 
     def forward(
         self, hidden_BTH: Tensor, state: State | None = None, lengths_B: Tensor | None = None
@@ -47,6 +54,8 @@ class ActionHead(nn.Module):
         Logits beyond a row's length mean nothing.
         """
         state = state or State()
+        if self.readout == "statistics":
+            hidden_BTH = torch.cat([hidden_BTH, hidden_BTH.square()], dim=2)
         running = state.part(self.prefix) or self.start(len(hidden_BTH), hidden_BTH)
         if lengths_B is not None:
             lengths_B = lengths_B.to(hidden_BTH.device)
@@ -56,12 +65,17 @@ class ActionHead(nn.Module):
             left_B = None if lengths_B is None else (lengths_B - start).clamp(0, block_BTH.shape[1])
             mean_BTH, running = self._block(block_BTH, running, left_B)
             means_BTH.append(mean_BTH)
-        return self.linear(torch.cat(means_BTH, dim=1)), state.replace(running, prefix=self.prefix)
+        mean_BTH = torch.cat(means_BTH, dim=1)
+        if self.readout == "statistics":
+            mean_BTH, of_squares_BTH = mean_BTH.chunk(2, dim=2)
+            deviation_BTH = (of_squares_BTH - mean_BTH.square()).clamp(min=_LEAST_VARIANCE).sqrt()
+            mean_BTH = torch.cat([mean_BTH, deviation_BTH], dim=2)
+        return self.linear(mean_BTH), state.replace(running, prefix=self.prefix)
 
     def start(self, batch: int, like: Tensor) -> dict[str, Tensor]:
         """The running values of `batch` streams before their first frame, with the type and device of `like`."""
         return {
-            "mean": like.new_zeros(batch, self.linear.in_features),
+            "mean": like.new_zeros(batch, self.averaged_size),
             "weight": like.new_zeros(batch),
             "largest": like.new_full((batch,), -math.inf if self.query is not None else 0.0),
         }

@@ -47,7 +47,7 @@ class Live:
         if config.recurrent.bidirectional or config.sampling.max_frames is not None:
             raise OfflineOnly(f"{self.info.name} needs the whole video before its first label: it cannot stream")
         self.config = config
-        self._model = checkpoint.model.sequence
+        self._model = checkpoint.model
         self._labelling = Labelling.of(config)
         self._advance = advance
         self._decoders = decoders

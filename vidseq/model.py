@@ -1,11 +1,11 @@
 """The model: pixels and state go in, scores and state come out. Knows nothing of files, of time or of training.
 
-    pixels_THWC -> encoder -> feature_BTD -> recurrent -> hidden_BTH -> heads -> Scores
+    pixels_THWC -> encoder -> encoded_BTE -> motion -> feature_BTD -> recurrent -> hidden_BTH -> heads -> Scores
 
 Every forward method takes the state of an earlier chunk and returns the next; in evaluation mode and float32 any
 chunking of a video gives the one-shot answer within 1e-5. A bidirectional model takes a video in one piece only.
 
-Shape letters: B streams, T frames, D feature size, H hidden size, A action labels, L frame labels.
+Shape letters: B streams, T frames, E encoded size, D feature size, H hidden size, A action labels, L frame labels.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 from vidseq.heads import ActionHead, FrameHead
+from vidseq.motion import PREFIX as MOTION
+from vidseq.motion import Motion
 from vidseq.naming import probabilities
 from vidseq.recurrent import Recurrent
 from vidseq.state import MAX_STATE_BYTES, State
@@ -153,7 +155,7 @@ class SequenceModel(nn.Module):
         )
 
 
-def check_state_size(config: ModelConfig) -> None:
+def check_state_size(config: ModelConfig, motion: Motion | None = None) -> None:
     """That what a stream remembers will fit into a state; to be asked before a model is trained.
 
     Models that need the whole video at once remember nothing from push to push, so nothing is asked of them.
@@ -164,16 +166,19 @@ def check_state_size(config: ModelConfig) -> None:
     if config.recurrent.bidirectional or config.sampling.max_frames is not None:
         return
     with torch.device("meta"):  # shapes without numbers: the features' size does not matter
-        num_bytes = SequenceModel(config, feature_size=1).initial_state(1).num_bytes
+        state = SequenceModel(config, feature_size=1).initial_state(1)
+        if motion is not None:
+            state = state.replace(motion.start(1, like=torch.zeros(1)), prefix=MOTION)
+        num_bytes = state.num_bytes
     if num_bytes > (limit := MAX_STATE_BYTES - _RESERVED_BYTES):
         raise OptionError(
             f"a stream of this model would remember {num_bytes:,} bytes, and at most {limit:,} are allowed: "
-            "choose a smaller hidden_size, num_layers or window_frames"
+            "choose a smaller hidden_size, num_layers, window_frames or motion grid"
         )
 
 
 class VideoModel(nn.Module):
-    """The whole model: a frozen encoder and a sequence model on its features."""
+    """The whole model: an encoder and a sequence model on its features. Its state is that of both."""
 
     def __init__(self, encoder: Encoder, sequence: SequenceModel) -> None:
         super().__init__()
@@ -188,9 +193,37 @@ class VideoModel(nn.Module):
 
     def forward(self, pixels_THWC: Tensor, state: State | None = None) -> tuple[Scores, State]:
         """One chunk of one stream: scores of its T frames (B = 1) and the state after it."""
-        feature_BTD = self.encoder(pixels_THWC)[None]
+        feature_BTD, state = self.encoder.features(self.encoder(pixels_THWC)[None], state)
         scores, state = self.sequence(feature_BTD, state)
         return scores, state
+
+    def recur(
+        self, encoded_BTE: Tensor, state: State | None, lengths: Sequence[int], *, step: bool
+    ) -> tuple[Scores, State]:
+        """What is left to do once frames are encoded, for chunks of B streams, longest first.
+
+        Args:
+            encoded_BTE: padded at the end to the longest.
+            lengths: valid frames of each row.
+            step: a frame at a time, the faster way for few frames; see `Recurrent.steps`.
+        """
+        feature_BTD, state = self.encoder.features(encoded_BTE, state, lengths)
+        if step:
+            return self.sequence.steps(feature_BTD, state, lengths)
+        scores, state = self.sequence(feature_BTD, state, torch.tensor(lengths))
+        return scores, state
+
+    def initial_state(self, batch: int) -> State:
+        """The state of `batch` streams that have not begun: what None stands for, with its tensors written out."""
+        state, motion = self.sequence.initial_state(batch), self.encoder.motion
+        if motion is None:
+            return state
+        return state.replace(motion.start(batch, like=self.encoder.pixel_mean), prefix=MOTION)
+
+    def decayed(self, state: State, factor: float) -> State:
+        """The memory of the same streams after a gap in time; see `SequenceModel.decayed` and `Motion.faded`."""
+        state, motion = self.sequence.decayed(state, factor), self.encoder.motion
+        return state if motion is None else state.replace(motion.faded(state.part(MOTION), factor), prefix=MOTION)
 
 
 def _rows(logits_BTL: Tensor | None, lengths: Sequence[int]) -> Sequence[Tensor | None]:

@@ -1,10 +1,10 @@
 """Chunks of many streams, advanced together by one model. Knows nothing of who waits for them, or of turns.
 
-    pixels of all chunks -> one pass of the CNN -> features, longest chunk first -+
-                                                                                  +-> recurrence, heads -> one Done each
+    pixels of all chunks -> one pass of the CNN -> encoded, longest chunk first --+
+                                                                                  +-> motion, recurrence, heads -> Done
     states of all chunks -------------------------------------------> stacked ----+
 
-Shape letters: T frames of one chunk, N frames of all chunks, B chunks, D feature size.
+Shape letters: T frames of one chunk, N frames of all chunks, B chunks, E encoded size.
 """
 
 import time
@@ -77,7 +77,7 @@ class Runner:
     @classmethod
     def of(cls, model: VideoModel) -> "Runner":
         sequence = model.sequence
-        return cls(model, next(sequence.parameters()).device, sequence.initial_state(1).to("cpu"))
+        return cls(model, next(sequence.parameters()).device, model.initial_state(1).to("cpu"))
 
     @property
     def offline(self) -> bool:
@@ -85,15 +85,12 @@ class Runner:
         return self.model.sequence.recurrent.config.bidirectional
 
     def recur(
-        self, feature_ND: Tensor, states: Sequence[State | None], lengths: Sequence[int]
+        self, encoded_NE: Tensor, states: Sequence[State | None], lengths: Sequence[int]
     ) -> list[tuple[Scores, State]]:
-        """Scores and the state after each of B chunks, on the CPU; their features follow each other, longest first."""
+        """Scores and the state after each of B chunks, on the CPU; their frames follow each other, longest first."""
         state = stack([state or self.start for state in states]).to(self.device)
-        feature_BTD = _padded(feature_ND, lengths)
-        if lengths[0] <= _STEPPED_FRAMES and not self.offline:
-            scores, state = self.model.sequence.steps(feature_BTD, state, lengths)
-        else:
-            scores, state = self.model.sequence(feature_BTD, state, torch.tensor(lengths))
+        step = lengths[0] <= _STEPPED_FRAMES and not self.offline
+        scores, state = self.model.recur(_padded(encoded_NE, lengths), state, lengths, step=step)
         scores, state = scores.to("cpu"), state.to("cpu")
         after = state.split() if state.tensors else [state] * len(lengths)
         return list(zip(scores.split(lengths), after, strict=True))
@@ -124,9 +121,9 @@ def run_batch(runner: Runner, works: Sequence[Work]) -> list[Done]:
     order = sorted(range(len(works)), key=lambda row: len(works[row].pixels_THWC), reverse=True)
     chunks = [works[row].pixels_THWC for row in order]
     lengths = [len(pixels_THWC) for pixels_THWC in chunks]
-    feature_ND = runner.model.encoder(torch.from_numpy(np.concatenate(chunks)).to(runner.device))
+    encoded_NE = runner.model.encoder(torch.from_numpy(np.concatenate(chunks)).to(runner.device))
     encoded = runner.now_seconds()
-    answers = runner.recur(feature_ND, [works[row].state for row in order], lengths)
+    answers = runner.recur(encoded_NE, [works[row].state for row in order], lengths)
     ended = runner.now_seconds()
     encode_ms, recur_ms = (1000 * seconds / sum(lengths) for seconds in (encoded - begun, ended - encoded))
     done = {
@@ -142,8 +139,8 @@ def run_batch(runner: Runner, works: Sequence[Work]) -> list[Done]:
     return [done[row] for row in range(len(works))]
 
 
-def _padded(feature_ND: Tensor, lengths: Sequence[int]) -> Tensor:
-    """feature_BTD, padded to the first, which is the longest."""
+def _padded(encoded_NE: Tensor, lengths: Sequence[int]) -> Tensor:
+    """encoded_BTE, padded to the first, which is the longest."""
     if lengths[0] == lengths[-1]:
-        return feature_ND.reshape(len(lengths), lengths[0], feature_ND.shape[1])
-    return pad_sequence(feature_ND.split(list(lengths)), batch_first=True)
+        return encoded_NE.reshape(len(lengths), lengths[0], encoded_NE.shape[1])
+    return pad_sequence(encoded_NE.split(list(lengths)), batch_first=True)
