@@ -67,10 +67,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", num_frames=30)
 
 
-def test_training_prints_both_rows_and_leaves_a_model_with_its_card(trained: tuple[Path, Completed]) -> None:
+def test_training_prints_the_baselines_too_and_leaves_a_model_with_its_card(trained: tuple[Path, Completed]) -> None:
     model, run = trained
     assert run.returncode == 0, run.stderr
-    assert "baseline (no recurrence)" in run.stdout and "confusion" in run.stdout
+    assert "mean pool" in run.stdout and "frame alone" in run.stdout and "does it use time?" in run.stdout
     assert "clips held out" in (model / "card.md").read_text()
     assert load_checkpoint(model).config.heads.background == "still"
     assert not list(model.with_name("model.run").glob("*.pt")), "what a resume needs goes when the run is done"
@@ -230,7 +230,7 @@ def test_evaluate_leaves_out_labels_of_a_kind_that_the_model_does_not_say(tmp_pa
     (folder / "segments.csv").write_text(f"path,start_seconds,end_seconds,label\ngrow/a.mp4,0,1,{FRAMES[0]}\n")
     run = in_process("evaluate", model, folder)
     assert run.exit_code == 0, run.exception
-    assert "clips" in run.stdout and "frames" not in run.stdout
+    assert "clips: 1" in run.stdout and "frames:" not in run.stdout
     assert "top 5" not in run.stdout, "there are three labels only"
 
 

@@ -5,6 +5,7 @@ believed? how soon? and at last, label by label.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from string import ascii_lowercase
 
 from rich import box
@@ -82,9 +83,9 @@ def figure(value: float | None, interval: Interval | None = None, *, signed: boo
 def table(*columns: str) -> Table:
     """Words to the left in the first column, figures in the others."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    made.add_column(columns[0], overflow="fold", min_width=14)
+    made.add_column(Text(columns[0]), overflow="fold", min_width=14)
     for column in columns[1:]:
-        made.add_column(column, no_wrap=True)
+        made.add_column(Text(column), overflow="fold")
     return made
 
 
@@ -280,7 +281,9 @@ def _changed(title: str, changes: Sequence[Change], names: tuple[str, str]) -> I
         return
     made = table(f"{title}: {len(changes)}", "truth", *names)
     for change in changes[:MAX_LABELS]:
-        made.add_row(Text(change.path), *map(Text, (change.truth, change.first, change.second)))
+        made.add_row(
+            Text("/".join(Path(change.path).parts[-2:])), *map(Text, (change.truth, change.first, change.second))
+        )
     yield made
     if len(changes) > MAX_LABELS:
         yield _sentence(f"{MAX_LABELS} of {len(changes)}: the others are in --json")
