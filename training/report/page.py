@@ -7,7 +7,6 @@ and every address outside it. What is not known is left out.
 from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from training.evaluate import BESIDE
 from training.figures import Evaluation, Reliability
@@ -46,24 +45,24 @@ def write_report(findings: Findings) -> str:
     )
 
 
-def _learning(history_by_name: Mapping[str, Sequence[Epoch]]) -> Markup | None:
+def _learning(history_by_name: Mapping[str, Sequence[Epoch]]) -> str | None:
     told = {name: history for name, history in history_by_name.items() if history}
-    return Markup(drawings.learning_curves(told)) if told else None
+    return drawings.learning_curves(told) if told else None
 
 
-def _reliability(evaluation: Evaluation) -> Markup | None:
+def _reliability(evaluation: Evaluation) -> str | None:
     calibration = evaluation.calibration
     if calibration is None:
         return None
     parts: dict[str, Reliability | None] = {"before": calibration.before, "after": calibration.after}
-    return Markup(drawings.reliability({name: part for name, part in parts.items() if part is not None}))
+    return drawings.reliability({name: part for name, part in parts.items() if part is not None})
 
 
-def _gradient(health: GradientHealth | str) -> Markup | None:
+def _gradient(health: GradientHealth | str) -> str | None:
     if isinstance(health, str):
         return None
     fades = {"trained": health.after} | ({} if health.before is None else {"untrained": health.before})
-    return Markup(drawings.gradients(fades, frames_per_second=health.frames_per_second))
+    return drawings.gradients(fades, frames_per_second=health.frames_per_second)
 
 
 def _settings(part: str, config: Config) -> list[tuple[str, str]]:
