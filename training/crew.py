@@ -6,6 +6,7 @@ The loss of a batch is a sum over its labels divided by their number: the number
 is the one that a single worker would take with the whole batch, however the labels are spread.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -49,6 +50,12 @@ class Crew:
         total = tensor.detach().clone()
         torch.distributed.all_reduce(total)
         return total
+
+    def agree(self, value: bytes) -> bool:
+        """Whether all workers have the same."""
+        digests: list[str | None] = [None] * self.num_workers
+        torch.distributed.all_gather_object(digests, hashlib.sha256(value).hexdigest())
+        return len(set(digests)) == 1
 
 
 ALONE = Crew()

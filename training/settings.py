@@ -93,3 +93,24 @@ def check_together(config: ModelConfig, settings: FitConfig) -> None:
             f"class_balance 'sampling' draws clips by their one action, and this model {said}: choose 'weights' or "
             "'logits'"
         )
+    _check_frames(settings)
+
+
+def _check_frames(settings: FitConfig) -> None:
+    """What changes frames, and what trains on them."""
+    if settings.unfreeze is None:
+        if (settings.num_views > 1) != bool(settings.augment_frames):
+            raise OptionError(
+                "augment_frames says how the frames of a view are changed, and views how many views there are: "
+                "without unfreeze give both, or neither"
+            )
+        return
+    if settings.num_views > 1:
+        raise OptionError("views are of a CNN that is frozen: one that is trained sees frames changed anew each time")
+    if settings.long != "whole":
+        raise OptionError(
+            f"unfreeze learns from stretches of clip_frames ({settings.unfreeze.clip_frames}) of a clip: it needs long "
+            f"'whole', not {settings.long!r}"
+        )
+    if settings.mixup:
+        raise OptionError(f"mixup ({settings.mixup:g}) lays features over each other, and unfreeze learns from pixels")

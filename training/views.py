@@ -17,11 +17,10 @@ from training.example import Example
 from training.frame_augment import FrameAugment
 
 
-def with_views(example: Example, others: Sequence[Tensor]) -> Example:
-    """The example whose features are view 0; now and then, drawn with equal chances, those of another view."""
-    views = [example, *(replace(example, feature_TD=feature_TD) for feature_TD in others)]
-    for view in views:
-        assert view.num_frames == example.num_frames, "all views show the same frames"
+def with_views(example: Example, others: Sequence[Example]) -> Example:
+    """The example, view 0; in its place another view, drawn with equal chances, when it is learnt from."""
+    views = [example, *others]
+    assert all(view.num_frames == example.num_frames for view in views), "all views show the same frames"
     return replace(example, draw=lambda chance: views[chance.integers(len(views))])
 
 

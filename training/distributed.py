@@ -1,0 +1,185 @@
+"""The training loop on several workers, machines or GPUs through Ray Train. Knows nothing of clips or of models.
+
+    here                        workers, one process each
+    fit_together  -> model ->   fit_model as Crew(rank, num_workers), gradients by DistributedDataParallel
+    on_epoch      <- epochs <-  the leader
+    Fitted        <- weights <- the leader
+
+A run with N workers takes the steps that one process would take with the same settings: each batch is shared out.
+Ray has to be connected (serving.local_ray does it). What lies on disk, the cache of clips and `run_file`, has to be
+seen by all workers: one machine, or a shared folder.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.train import LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.queue import Empty, Queue
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from training.crew import Crew
+from training.example import Example
+from training.fit import Fitted, fit_model
+from training.progress import Epoch
+from training.settings import FitConfig
+from vidseq.config import ModelConfig
+from vidseq.errors import OptionError, TrainingStopped, VidseqError
+
+M = TypeVar("M", bound=nn.Module)
+Sides = tuple[Sequence[Example], Sequence[Example]]
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """What the leader sends at the end."""
+
+    weights: dict[str, Tensor]
+    epoch: int
+    history: tuple[Epoch, ...]
+
+
+def fit_together(
+    model: M,
+    sides: Callable[[], Sides],
+    *,
+    num_workers: int,
+    device: str,
+    config: ModelConfig,
+    settings: FitConfig,
+    groups: Sequence[Mapping[str, Any]] = (),
+    run_file: Path | None,
+    on_epoch: Callable[[Epoch], None],
+    on_resume: Callable[[int], None] = lambda num_epochs: None,
+) -> Fitted[M]:
+    """`training.fit.fit_model` by `num_workers` processes; `model` here has the best weights afterwards.
+
+    Args:
+        sides: gives the examples to learn from and to validate on; called in each worker, so that what is large is
+            read there from disk and not sent.
+        device: `cpu`, a core for each worker, or `cuda`, a GPU for each.
+
+    Raises:
+        OptionError: Ray has not as many cores or GPUs; and whatever fit_model raises in a worker.
+        TrainingStopped: a worker died, or failed in a way that is not its settings'.
+    """
+    use_gpu = device.startswith("cuda")
+    _check_room(num_workers, use_gpu=use_gpu)
+    news = Queue(actor_options={"num_cpus": 0})
+    with tempfile.TemporaryDirectory(prefix="vidseq-train-") as scratch:
+        ways: dict[str, Any] = {  # a dictionary, because mypy sees the RunConfig of Ray Train's first version
+            "storage_path": scratch,
+            "worker_runtime_env": _environment(),
+            "logging_config": LoggingConfig(log_level="CRITICAL"),
+        }
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={
+                "model": model,
+                "groups": groups,  # one pickle with the model: they stay the model's own parameters
+                "sides": sides,
+                "config": config,
+                "settings": settings,
+                "run_file": run_file,
+                "use_gpu": use_gpu,
+                "news": news,
+            },
+            # counts of labels are summed on the CPU, wherever the model is
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+            run_config=RunConfig(**ways),
+        )
+        best = _follow(_begun(trainer), news, on_epoch=on_epoch, on_resume=on_resume)
+    model.load_state_dict(best.weights)
+    return Fitted(model.eval(), best.epoch, best.history)
+
+
+def _work(job: dict[str, Any]) -> None:
+    """What each worker does; the leader tells of it."""
+    crew, news = Crew.here(), job["news"]
+    tell: Callable[[Any], None] = news.put if crew.leads else lambda message: None
+    train, validation = job["sides"]()
+    fitted: Fitted[nn.Module] = fit_model(
+        job["model"].to(get_device() if job["use_gpu"] else "cpu"),
+        train,
+        validation,
+        config=job["config"],
+        settings=job["settings"],
+        groups=job["groups"],
+        run_file=job["run_file"],
+        on_epoch=tell,
+        on_resume=tell,
+        crew=crew,
+    )
+    weights = {name: tensor.cpu() for name, tensor in fitted.model.state_dict().items()}
+    assert crew.agree(save(weights)), "the workers have come to different weights"
+    tell(_Best(weights, fitted.best_epoch, fitted.history))
+
+
+def _begun(trainer: TorchTrainer) -> "Future[None]":
+    """The training, in a thread of its own: an interrupt reaches this one, and Ray leaves its handler alone."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            trainer.fit()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="vidseq-train", daemon=True).start()
+    return done
+
+
+def _follow(
+    done: "Future[None]", news: Queue, *, on_epoch: Callable[[Epoch], None], on_resume: Callable[[int], None]
+) -> _Best:
+    """Pass on what the leader tells, up to the end."""
+    while True:
+        try:
+            message = news.get(timeout=_POLL_SECONDS)
+        except Empty:
+            if done.done():
+                raise told(done.exception()) from done.exception()
+            continue
+        if isinstance(message, _Best):
+            done.exception()  # waits until the workers have gone
+            return message
+        on_epoch(message) if isinstance(message, Epoch) else on_resume(message)
+
+
+def told(error: BaseException | None) -> VidseqError:
+    """One sentence for what ended the workers: of several, the first with a sentence of its own.
+
+    When one fails, the others only see that it has gone.
+    """
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    for _, failure in sorted(failures.items()):
+        if isinstance(failure, VidseqError):
+            return failure
+    for rank, failure in sorted(failures.items()):
+        return TrainingStopped(f"worker {rank} failed: {type(failure).__name__}: {failure}".splitlines()[0])
+    return TrainingStopped(f"the workers could not be run: {error}".splitlines()[0])
+
+
+def _check_room(num_workers: int, *, use_gpu: bool) -> None:
+    """Ray would wait for ever for what it does not have."""
+    resource, name = ("GPU", "GPUs") if use_gpu else ("CPU", "CPUs")
+    num_there = int(ray.cluster_resources().get(resource, 0))
+    if num_workers > num_there:
+        raise OptionError(f"{num_workers} workers need {num_workers} {name}; Ray has {num_there}")
+
+
+def _environment() -> dict[str, Any]:
+    """On a Ray that keeps to the loopback, the workers' own connections keep to it, too."""
+    alone = ray.util.get_node_ip_address() == "127.0.0.1"
+    return {"env_vars": {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}} if alone else {}
