@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from training.example import Example, one_hot
+from training.fit import Fitted
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
+from vidseq.model import SequenceModel
 
 ACTIONS = ("a", "b", "c")
 FRAMES = ("x", "y")
@@ -46,3 +48,30 @@ def toy_config(cell: str = "gru", *, several: bool = False, **heads: object) -> 
     return ModelConfig(
         recurrent=RecurrentConfig.model_validate(recurrent), heads=HeadsConfig.model_validate(labels | heads)
     )
+
+
+def two_orders(count: int, *, seed: int) -> list[Example]:
+    """The same frames in two orders; each frame is labelled by whether the feature has risen since the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    examples = []
+    for index in range(count):
+        length = int(torch.randint(6, 12, (1,), generator=generator))
+        ramp_TD = torch.linspace(-1, 1, length)[:, None] * torch.ones(length, 4)
+        ramp_TD = ramp_TD + 0.05 * torch.randn(length, 4, generator=generator)
+        ramp_TD[:, 2:] = 1.0  # LayerNorm would otherwise leave only signs
+        label = index % 2
+        feature_TD = ramp_TD if label == 0 else ramp_TD.flip(0)
+        examples.append(Example(feature_TD, one_hot(label, num_labels=2), torch.full((length,), label)))
+    return examples
+
+
+def two_orders_config(cell: str = "gru", **heads: object) -> ModelConfig:
+    labels = {"action_labels": ("up", "down"), "frame_labels": ("up", "down")}
+    recurrent = {"cell": cell, "hidden_size": 16, "projection_size": 16, "dropout": 0.2}
+    return ModelConfig(
+        recurrent=RecurrentConfig.model_validate(recurrent), heads=HeadsConfig.model_validate(labels | heads)
+    )
+
+
+def weights_of(fitted: Fitted[SequenceModel]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in fitted.model.state_dict().values()])
