@@ -2,8 +2,10 @@
 
 import csv
 import inspect
+import itertools
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +140,66 @@ def test_folds_calibrate_on_all_clips(folded: Path) -> None:
     calibration = load_checkpoint(folded).config.calibration
     assert calibration is not None and calibration.elapsed_seconds == (0.0, 0.5, 1.0, 2.0)
     assert "Found on 24 clips" in (folded / "card.md").read_text()
+
+
+def relabelled(clips: Path, folder: Path) -> Path:
+    """The same clips, of which a third shows two actions, a third one, and a third none."""
+    shutil.copytree(clips, folder)
+    with (clips / "clips.csv").open() as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    rows = zip(paths, itertools.cycle(("way/up|shape/big/round", "way/up", "|")), strict=False)
+    (folder / "clips.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    (folder / "segments.csv").unlink()
+    return folder
+
+
+def test_several_actions_are_trained_with_thresholds_of_their_own_and_names_keep_their_slashes(
+    clips: Path, clip: Path, tmp_path: Path
+) -> None:
+    """From the table over training, checkpoint, answer and evaluation."""
+    folder, model, labels = relabelled(clips, tmp_path / "clips"), tmp_path / "model", ("shape/big/round", "way/up")
+    run = in_process("train", folder, "--out", model, "--several", "--folds", 3, *SMALL)
+    assert run.exit_code == 0, run.stderr
+    heads = load_checkpoint(model).config.heads
+    assert heads.several and heads.action_labels == labels and len(heads.thresholds) == 2
+    assert "of 24 clips not learnt from, these thresholds had the best F1: shape/big/round from" in run.stderr
+    prediction = Prediction.model_validate_json(in_process("predict", model, clip, "--json").stdout)
+    threshold_of = dict(zip(labels, heads.thresholds, strict=True))
+    said = [scored for scored in prediction.top if scored.score >= threshold_of[scored.label]]
+    assert list(prediction.actions) == said and {scored.label for scored in prediction.top} == set(labels)
+    assert "way/up" in in_process("evaluate", model, folder).stdout
+
+
+def test_an_unknown_action_is_one_below_the_score_that_the_clips_held_out_ask_for(clips: Path, tmp_path: Path) -> None:
+    """Of a model that says nothing before it has seen the whole clip, too: it has one temperature for any time."""
+    model = tmp_path / "model"
+    options = ("--unknown-precision", 0.05, "--bidirectional", "--folds", 3, *SMALL)
+    run = in_process("train", clips, "--out", model, *options)
+    assert run.exit_code == 0, run.stderr
+    config = load_checkpoint(model).config
+    assert config.calibration is not None and config.calibration.elapsed_seconds == (0.0,)
+    assert f"an action below {config.heads.unknown_below:.2f} is unknown: of 24 clips not learnt from" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--unknown-below", 0.5, "--unknown-precision", 0.9), "give either"),
+        (("--unknown-below", 1.5), "--unknown-below: Input should be less than or equal to 1"),
+        (("--unknown-precision", 0), "--unknown-precision: Input should be greater than 0"),
+    ],
+)
+def test_what_cannot_be_unknown_is_named(
+    clips: Path, tmp_path: Path, options: tuple[object, ...], sentence: str
+) -> None:
+    assert sentence in refused("train", clips, "--out", tmp_path / "model", *options, *SMALL)
+
+
+def test_several_actions_and_an_unknown_one_do_not_go_together(clips: Path, tmp_path: Path) -> None:
+    folder = relabelled(clips, tmp_path / "clips")
+    for option in ("--unknown-below", "--unknown-precision"):
+        sentence = refused("train", folder, "--out", tmp_path / "model", "--several", option, 0.5, *SMALL)
+        assert "unknown" in sentence and "says" in sentence
 
 
 def test_predict_exits_early_after_the_time_to_hold_and_says_so(clip: Path, tmp_path: Path) -> None:
