@@ -14,8 +14,8 @@ from tests.toy_models import toy_config, toy_model
 from tests.toy_videos import paint, write_clip, write_frames
 from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
 from training.frame_augment import FrameAugment
+from training.row_files import MAPPED_BYTES
 from training.settings import FrameChange
-from training.store import MAPPED_BYTES
 from vidseq.config import ModelConfig, Picture, Sampling
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError

@@ -1,5 +1,6 @@
 """Gradients reach the part of the CNN that was unfrozen and no other; batch statistics never move."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from training.settings import UnfreezeConfig
 from training.unfreeze import parameter_groups, split_into_blocks, unfreeze
 from vidseq.backbones import build_config
+from vidseq.config import MotionConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 
@@ -134,6 +136,37 @@ def test_gradient_checkpoints_do_not_change_what_is_stored() -> None:
     unfreeze(encoder, UnfreezeConfig(blocks="all", checkpoint_gradients=True))
     assert encoder.to_bytes() == before
     encoder.load_state_dict(an_encoder().state_dict())
+
+
+MOTION = MotionConfig(maps=("last", "middle"))
+
+
+@pytest.mark.parametrize("name", [TOY, "resnet18"])
+def test_what_moved_is_seen_by_a_copy_of_its_own_and_teaches_the_layers_below_the_maps(name: str) -> None:
+    encoder = Encoder(build_config(name, weights="none", motion=MOTION))
+    copied = copy.deepcopy(encoder)
+    unfreeze(copied, UnfreezeConfig(blocks="all"))
+    feature_BTD, _ = copied.features(copied(some_pixels())[None])
+    feature_BTD[..., copied.pooled_size :].sum().backward()
+    assert copied.backbone.get_parameter("bn1.weight").grad.abs().sum() > 0
+    with torch.no_grad():
+        copied.backbone.get_parameter("bn1.weight").mul_(2)
+    assert not torch.equal(copied(some_pixels()), encoder(some_pixels()))
+
+
+def test_gradients_through_maps_can_be_checkpointed_where_timm_reads_them() -> None:
+    gradients = []
+    for checkpointed in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            encoder = Encoder(build_config(TOY, weights="none", motion=MOTION))
+        unfreeze(encoder, UnfreezeConfig(blocks=3, checkpoint_gradients=checkpointed))
+        encoder.features(encoder(some_pixels())[None])[0].square().sum().backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters() if parameter.requires_grad])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    torchvisions = Encoder(build_config("resnet18", weights="none", motion=MOTION))
+    with pytest.raises(OptionError, match="'resnet18' are read inside"):
+        unfreeze(torchvisions, UnfreezeConfig(blocks=3, checkpoint_gradients=True))
 
 
 def test_a_backbone_that_is_one_block_can_be_unfrozen_as_a_whole_only() -> None:

@@ -120,7 +120,7 @@ def _work(job: dict[str, Any]) -> None:
         on_resume=tell,
         crew=crew,
     )
-    weights = {name: tensor.cpu() for name, tensor in fitted.model.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in fitted.model.state_dict().items()}
     assert crew.agree(save(weights)), "the workers have come to different weights"
     tell(_Best(weights, fitted.best_epoch, fitted.history))
 

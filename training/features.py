@@ -4,7 +4,7 @@ The key of a clip's features is the hash of everything they depend on: the clip'
 the picture and the sampling. A changed clip, backbone or rate is never taken from the cache; a renamed clip is.
 
 A clip may have several sets of features, of its views: view 0 is the clip as it is, the others have their frames
-changed at random. Neither making nor reading them holds all of a long clip in memory (training.store).
+changed at random. Neither making nor reading them holds all of a long clip in memory (training.row_files).
 
 Shape letters: T sampled frames, E encoded size, D feature size, M size of a frame's maps.
 """
@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 
 from training.frame_augment import FrameAugment
 from training.pixels import sampled_clips
-from training.store import Rows, content_hash, joint_hash, read_rows, write_rows
+from training.row_files import Rows, content_hash, joint_hash, read_rows, write_rows
 from vidseq.config import Limits, ModelConfig
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from training.store import content_hash, joint_hash, read_rows, write_rows
+from training.row_files import content_hash, joint_hash, read_rows, write_rows
 from vidseq.config import Limits, Picture, Sampling
 from vidseq.pictures import PictureReader
 from vidseq.sampling import Clip, FrameSource, sample

@@ -22,6 +22,7 @@ from training.settings import FitConfig
 from training.show import Show
 from training.splits import make_nested_folds, validation_split
 from training.trainer import Trainer
+from training.unfreeze import unfrozen_blocks
 from vidseq.checkpoint import check_destination, save_checkpoint
 from vidseq.encoder import Encoder, load_default_weights
 from vidseq.errors import OptionError
@@ -68,10 +69,10 @@ def train(
         frame_labels=folder.frame_labels,
         background=folder.background,
     )
-    _check_cnn(settings, num_folds=num_folds, num_workers=num_workers)
     torch.manual_seed(options.seed)  # a backbone with `--weights none` is drawn at random
     encoder = Encoder(config.encoder)
     check_state_size(config, encoder.motion)
+    _check_cnn(encoder, settings, num_folds=num_folds, num_workers=num_workers)
     load_default_weights(encoder)
     extractor = FeatureExtractor(encoder.to(device), config=config, augment=FrameAugment(settings.augment_frames))
     about = estimate(
@@ -123,10 +124,13 @@ def train(
     return trained.evaluation
 
 
-def _check_cnn(settings: FitConfig, *, num_folds: int | None, num_workers: int) -> None:
-    if settings.unfreeze is None and num_workers > 1:
-        raise OptionError(f"{num_workers} workers share the training of the CNN, and it is frozen: give unfreeze")
-    if settings.unfreeze is not None and num_folds is not None:
+def _check_cnn(encoder: Encoder, settings: FitConfig, *, num_folds: int | None, num_workers: int) -> None:
+    if settings.unfreeze is None:
+        if num_workers > 1:
+            raise OptionError(f"{num_workers} workers share the training of the CNN, and it is frozen: give unfreeze")
+        return
+    unfrozen_blocks(encoder, settings.unfreeze)
+    if num_folds is not None:
         raise OptionError(
             f"each of {num_folds} folds would need a CNN of its own: give unfreeze without folds, and mark clips test"
         )

@@ -18,6 +18,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 
 from training.settings import UnfreezeConfig
+from vidseq.backbones import PACKAGED
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 
@@ -32,16 +33,14 @@ def unfreeze(encoder: Encoder, settings: UnfreezeConfig) -> None:
     """Let gradients reach the parameters that `settings` names, and no others.
 
     Raises:
-        OptionError: the backbone has fewer blocks, or none.
+        OptionError: as `unfrozen_blocks`.
     """
-    blocks = split_into_blocks(encoder)
-    if settings.blocks != "all":
-        _check(blocks, settings.blocks, encoder.config.backbone)
-        blocks = blocks[-settings.blocks :]
+    blocks = unfrozen_blocks(encoder, settings)
     encoder.requires_grad_(False)
     for module in [encoder.backbone] if settings.blocks == "all" else chain.from_iterable(blocks):
         module.requires_grad_(True)
     if settings.checkpoint_gradients:
+        _check_rerunning(encoder)
         # for a single layer nothing would be saved: its input is kept either way
         chosen = {module for module in chain.from_iterable(blocks) if next(module.children(), None) is not None}
         apply_activation_checkpointing(encoder.backbone, checkpoint_wrapper, check_fn=lambda module: module in chosen)
@@ -60,6 +59,19 @@ def parameter_groups(encoder: Encoder, settings: UnfreezeConfig) -> list[dict[st
             groups.append({"params": trained, "lr": settings.learning_rate * settings.layer_decay**depth})
         seen.update(trained)
     return groups
+
+
+def unfrozen_blocks(encoder: Encoder, settings: UnfreezeConfig) -> list[Block]:
+    """The blocks that would be trained. To be asked before the work begins, too.
+
+    Raises:
+        OptionError: the backbone has fewer blocks, or none.
+    """
+    blocks = split_into_blocks(encoder)
+    if settings.blocks == "all":
+        return blocks
+    _check(blocks, settings.blocks, encoder.config.backbone)
+    return blocks[-settings.blocks :]
 
 
 def split_into_blocks(encoder: Encoder) -> list[Block]:
@@ -85,6 +97,15 @@ def _opened(module: nn.Module) -> Iterator[nn.Module]:
             yield from _opened(child)
         elif next(child.parameters(), None) is not None:
             yield child
+
+
+def _check_rerunning(encoder: Encoder) -> None:
+    motion, backbone = encoder.config.motion, encoder.config.backbone
+    if motion is not None and motion.maps and backbone != PACKAGED and not backbone.startswith("timm:"):
+        raise OptionError(
+            f"checkpoint_gradients runs blocks again, and the maps of {backbone!r} are read inside of them: leave out "
+            "checkpoint_gradients or motion, or take a backbone of timm"
+        )
 
 
 def _check(blocks: Sequence[Block], num_unfrozen: int, backbone: str) -> None:

@@ -11,10 +11,11 @@ Shape letters: N frames, C channels, H height, W width, F pooled size.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError  # raised by torch.load when a file asks for more than tensors
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -48,7 +49,10 @@ class Backbone:
 
 @dataclass(frozen=True, eq=False)
 class MapReader:
-    """A backbone that also shows maps: `read` gives pooled_NF and one map_NCHW for each of `channels`."""
+    """A backbone that also shows maps: `read` gives pooled_NF and one map_NCHW for each of `channels`.
+
+    The network is an argument of a partial and not in a closure: a copy of the whole then reads its own network.
+    """
 
     read: Callable[[Tensor], tuple[Tensor, list[Tensor]]]
     channels: tuple[int, ...]
@@ -114,7 +118,7 @@ def read_maps(backbone: Backbone, wanted: Sequence[str]) -> MapReader:
         OptionError: it has no such maps, as those that look at patches of the picture have none of two resolutions.
     """
     if not wanted:
-        return MapReader(lambda pixels_NCHW: (backbone.module(pixels_NCHW), []), ())
+        return MapReader(partial(_without_maps, backbone.module), ())
     own = backbone.name == PACKAGED or backbone.name.startswith("timm:")
     every = _timm_maps if own else _torchvision_maps
     try:
@@ -169,23 +173,25 @@ def _cut(model: nn.Module, name: str) -> Backbone:
     return Backbone(name, model, classifier.in_features, path)
 
 
+def _without_maps(model: nn.Module, pixels_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return model(pixels_NCHW), []
+
+
 def _timm_maps(model: nn.Module, wanted: Sequence[str]) -> Callable[[Tensor], tuple[Tensor, list[Tensor]]]:
-    """By timm's own means: its maps come by rising depth, each at its resolution."""
-
-    def of(pixels_NCHW: Tensor, indices: list[int] | None) -> tuple[Tensor, list[Tensor]]:
-        last_NCHW, maps = model.forward_intermediates(pixels_NCHW, indices=indices)  # type: ignore[operator]
-        return model.forward_head(last_NCHW), maps  # type: ignore[operator]
-
+    """By timm's own means."""
     with torch.no_grad():
-        _, maps = of(torch.zeros(1, 3, _PROBE_PIXELS, _PROBE_PIXELS), None)
-    chosen = _choose(((index, map_NCHW) for index, map_NCHW in enumerate(maps)), wanted)
-    rising = sorted(chosen)
+        _, maps = _with_timm_maps(model, None, torch.zeros(1, 3, _PROBE_PIXELS, _PROBE_PIXELS))
+    chosen = _choose(enumerate(maps), wanted)
+    return partial(_with_timm_maps, model, chosen)
 
-    def read(pixels_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
-        pooled_NF, maps = of(pixels_NCHW, rising)
-        return pooled_NF, [maps[rising.index(index)] for index in chosen]
 
-    return read
+def _with_timm_maps(model: Any, chosen: list[int] | None, pixels_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """All maps by rising depth, or the chosen ones."""
+    rising = None if chosen is None else sorted(chosen)
+    last_NCHW, maps = model.forward_intermediates(pixels_NCHW, indices=rising)
+    if chosen is not None and rising is not None:
+        maps = [maps[rising.index(index)] for index in chosen]
+    return model.forward_head(last_NCHW), maps
 
 
 def _torchvision_maps(model: nn.Module, wanted: Sequence[str]) -> Callable[[Tensor], tuple[Tensor, list[Tensor]]]:
@@ -195,13 +201,14 @@ def _torchvision_maps(model: nn.Module, wanted: Sequence[str]) -> Callable[[Tens
         outputs = create_feature_extractor(model, steps)(torch.zeros(1, 3, _PROBE_PIXELS, _PROBE_PIXELS))
     found = [(step, output) for step, output in outputs.items() if isinstance(output, Tensor)]
     chosen = _choose(found, wanted)
-    extractor = create_feature_extractor(model, [*chosen, steps[-1]])
+    return partial(_with_torchvision_maps, create_feature_extractor(model, [*chosen, steps[-1]]), chosen, steps[-1])
 
-    def read(pixels_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
-        outputs = extractor(pixels_NCHW)
-        return outputs[steps[-1]], [outputs[step] for step in chosen]
 
-    return read
+def _with_torchvision_maps(
+    extractor: nn.Module, chosen: list[str], last_step: str, pixels_NCHW: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    outputs = extractor(pixels_NCHW)
+    return outputs[last_step], [outputs[step] for step in chosen]
 
 
 def _choose(maps: Iterable[tuple[K, Tensor]], wanted: Sequence[str]) -> list[K]:
