@@ -142,6 +142,25 @@ def test_folds_calibrate_on_all_clips(folded: Path) -> None:
     assert "Found on 24 clips" in (folded / "card.md").read_text()
 
 
+def backbone_of(model: Path) -> bytes:
+    (path,) = model.glob("backbone-*.safetensors")
+    return path.read_bytes()
+
+
+def test_the_cnn_is_trained_too_and_its_model_answers(clips: Path, clip: Path, tmp_path: Path) -> None:
+    """The same seed draws the same backbone, which is stored; of one that is trained two blocks have moved."""
+    frozen, model = tmp_path / "frozen", tmp_path / "model"
+    options = ("--group-by", "scene", *SMALL)
+    changes = ("--augment-frames", "crop,colour")
+    assert in_process("train", clips, "--out", frozen, *options, *changes, "--views", 2).exit_code == 0
+    run = in_process("train", clips, "--out", model, *options, *changes, "--unfreeze", 2, "--checkpoint-gradients")
+    assert run.exit_code == 0, run.stderr
+    assert backbone_of(model) != backbone_of(frozen)
+    assert not list(tmp_path.glob("model.run/*.pt"))
+    assert Prediction.model_validate_json(in_process("predict", model, clip, "--json").stdout).frames
+    assert in_process("evaluate", model, clips).exit_code == 0
+
+
 def relabelled(clips: Path, folder: Path) -> Path:
     """The same clips, of which a third shows two actions, a third one, and a third none."""
     shutil.copytree(clips, folder)
@@ -392,6 +411,13 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (("--out", "m", "--device", "foo"), "--device: 'foo' cannot be used"),
         (("--out", "m", "--device", "cuda:77"), "--device: 'cuda:77' cannot be used"),
         (("--out", "m", "--patience", "0"), "--patience"),
+        (("--out", "m", "--views", "0"), "--views: Input should be greater"),
+        (("--out", "m", "--views", "2"), "give both, or neither"),
+        (("--out", "m", "--augment-frames", "zoom"), "--augment-frames.0: Input should be 'crop', 'colour'"),
+        (("--out", "m", "--unfreeze", "some"), "--unfreeze: 'some' is neither none, all nor a number of blocks"),
+        (("--out", "m", "--unfreeze", "0"), "--unfreeze: '0' is neither"),
+        (("--out", "m", "--unfreeze", "99"), "has 18 blocks; 99 cannot be unfrozen"),
+        (("--out", "m", "--unfreeze", "1", "--folds", "3"), "each of 3 folds would need a CNN of its own"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:CUDA initialization")

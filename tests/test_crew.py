@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
-from tests.test_fit import a_config, two_orders
+from tests.toy_examples import two_orders, two_orders_config
 from training.batches import learning_batches
 from training.crew import ALONE, Crew
 from training.example import Example
@@ -43,7 +43,7 @@ def trained(
     crew: Crew, *, run_file: Path | None = None, on_epoch: Callable[[Epoch], None] = lambda epoch: None
 ) -> tuple[dict[str, Tensor], list[float | None]]:
     train, validation = unevenly_labelled()
-    config = a_config()
+    config = two_orders_config()
     config = config.model_copy(update={"recurrent": config.recurrent.model_copy(update={"dropout": 0.0})})
     fitted = fit_model(
         build_model(train, config, seed=0),
@@ -99,6 +99,6 @@ def test_a_worker_for_whom_there_is_no_clip_learns_nothing_from_one_without_labe
 
 
 def test_alone_a_model_is_called_as_it_is() -> None:
-    model = SequenceModel(a_config(), feature_size=4)
+    model = SequenceModel(two_orders_config(), feature_size=4)
     assert ALONE.together(model) is model and ALONE.leads
     assert torch.equal(ALONE.total(torch.ones(2)), torch.ones(2))
