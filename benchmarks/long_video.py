@@ -20,9 +20,9 @@ import torch
 
 from training.example import Example, one_hot
 from training.fit import fit
+from training.row_files import read_rows, write_rows
 from training.scores import score_clips
 from training.settings import FitConfig
-from training.store import read_rows, write_rows
 from vidseq.config import HeadsConfig, ModelConfig
 
 MINUTES = (10, 60)

@@ -18,7 +18,7 @@ from training.features import ClipFeatures, FeatureExtractor
 from training.fit import fit
 from training.settings import FitConfig
 from vidseq.config import ModelConfig
-from vidseq.errors import VideoError
+from vidseq.errors import TrainingStopped, VideoError
 
 T = TypeVar("T")
 
@@ -38,17 +38,16 @@ class Estimate:
     def __str__(self) -> str:
         total = self.features_seconds + self.training_seconds
         unit, seconds = next(pair for pair in _UNITS if total >= 2 * pair[1] or pair[1] == 1)
+        num_units = max(1, round(total / seconds))
+        about = f"about {num_units} {unit}{'s' if num_units > 1 else ''}"
         if not self.num_missing:
-            return f"about {_whole(total / seconds)} {unit} at most: all features are cached"
+            return f"{about} at most: all features are cached"
         clips = "1 clip" if self.num_missing == 1 else f"{self.num_missing} clips"
         features, training = _whole(self.features_seconds / seconds), _whole(self.training_seconds / seconds)
-        return (
-            f"about {_whole(total / seconds)} {unit}: {features} for features of {clips} not yet cached, "
-            f"at most {training} for training"
-        )
+        return f"{about}: {features} for features of {clips} not yet cached, at most {training} for training"
 
 
-_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+_UNITS = (("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def estimate(
@@ -59,7 +58,7 @@ def estimate(
     settings: FitConfig,
     num_folds: int | None,
 ) -> Estimate | None:
-    """What it takes to train each of `configs` on the clips of `paths`; None where no clip tells.
+    """What it takes to train each of `configs` on the clips of `paths`; None where no clip tells, or no step succeeds.
 
     Features of a few clips that are not yet cached are computed, and stay.
     """
@@ -74,7 +73,10 @@ def estimate(
         return None
     num_frames = len(paths) * sum(len(sample.seconds_T) for sample in samples) / len(samples)
     num_runs = 1 + (num_folds or 0)
-    frame_seconds = sum(_frame_seconds(samples, config, settings) for config in configs)
+    try:
+        frame_seconds = sum(_frame_seconds(samples, config, settings) for config in configs)
+    except TrainingStopped:  # the run itself will meet it too, and can tell what is kept
+        return None
     return Estimate(len(waiting), clip_seconds * len(waiting), num_runs * settings.epochs * num_frames * frame_seconds)
 
 

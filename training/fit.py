@@ -237,13 +237,9 @@ class _NotFinite(Exception):
 def _told_in_a_sentence(run: Run[M], run_file: Path | None) -> Iterator[None]:
     """What ends a run that did nothing wrong, or whose settings were, as `TrainingStopped`."""
     settings = run.settings
-    kept = "nothing was saved"
-    if run_file is not None:
-        kept = (
-            f"the best weights so far, of epoch {run.best_epoch}, are in {run_file}"
-            if run.epoch
-            else "no epoch was done"
-        )
+    kept = "no epoch has taught anything yet"
+    if run_file is not None and run.best_epoch:
+        kept = f"the best weights so far, of epoch {run.best_epoch}, are in {run_file}"
     try:
         yield
     except _NotFinite as error:

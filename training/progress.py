@@ -145,9 +145,10 @@ class Run(Generic[M]):
             fresh.replace(path)
         except OSError as error:
             fresh.unlink(missing_ok=True)
+            then = f"goes on after epoch {self.epoch - 1}" if self.epoch > 1 else "begins again"
             raise TrainingStopped(
                 f"epoch {self.epoch} cannot be saved: {error.strerror}: {path}; make room and give the same command "
-                f"again: it goes on after epoch {self.epoch - 1}"
+                f"again: it {then}"
             ) from error
 
     def restore(self, path: Path) -> None:

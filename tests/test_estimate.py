@@ -1,0 +1,70 @@
+"""What a person is told before a run: in which words, and from what."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.toy_models import toy_config, toy_model
+from tests.toy_videos import write_clip
+from training.estimate import Estimate, estimate
+from training.features import FeatureExtractor
+from training.settings import FitConfig
+
+SETTINGS = FitConfig(epochs=10, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            Estimate(120, features_seconds=180, training_seconds=62),
+            "about 4 minutes: 3 for features of 120 clips not yet cached, at most 1 for training",
+        ),
+        (
+            Estimate(1, features_seconds=4, training_seconds=0.2),
+            "about 4 seconds: 4 for features of 1 clip not yet cached, at most less than 1 for training",
+        ),
+        (Estimate(0, features_seconds=0, training_seconds=7300), "about 2 hours at most: all features are cached"),
+        (Estimate(0, features_seconds=0, training_seconds=0.3), "about 1 second at most: all features are cached"),
+    ],
+    ids=lambda value: "",
+)
+def test_the_sentence(given: Estimate, sentence: str) -> None:
+    assert str(given) == sentence
+
+
+def told(paths: list[Path], extractor: FeatureExtractor, *, num_folds: int | None = None, epochs: int = 10):
+    settings = SETTINGS.model_copy(update={"epochs": epochs})
+    return estimate(paths, extractor, configs=[toy_config()], settings=settings, num_folds=num_folds)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    return [write_clip(tmp_path / f"{number}.mp4", num_frames=10, first_number=number) for number in range(8)]
+
+
+@pytest.fixture
+def extractor(tmp_path: Path) -> FeatureExtractor:
+    return FeatureExtractor(toy_model(toy_config()).encoder, config=toy_config(), cache=tmp_path / "cache")
+
+
+def test_features_of_a_few_clips_are_computed_for_it_and_stay(clips: list[Path], extractor: FeatureExtractor) -> None:
+    found = told(clips, extractor)
+    assert found is not None
+    assert sum(map(extractor.has, clips)) == 3
+    assert found.num_missing == 5
+    assert found.features_seconds > 0 and found.training_seconds > 0
+
+
+def test_what_is_cached_costs_nothing_more(clips: list[Path], extractor: FeatureExtractor) -> None:
+    for clip in clips:
+        extractor(clip)
+    found = told(clips, extractor)
+    assert found is not None
+    assert (found.num_missing, found.features_seconds) == (0, 0)
+
+
+def test_clips_that_cannot_be_decoded_tell_nothing(tmp_path: Path, extractor: FeatureExtractor) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"this is no video")
+    assert told([bad], extractor) is None
