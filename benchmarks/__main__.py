@@ -13,10 +13,14 @@ MADE: dict[str, list[str]] = {
     "memory": [],
     "batch": [],
     "cells": [],
+    "two_orders": [],
+    "long_dependency": ["--quick"],
     "streams": [],
     "first_label": [],
     "day": [],
     "kill": [],
+    "resume": [],
+    "long_video": [],
 }
 REAL: dict[str, list[str]] = {
     "decode": [],
