@@ -52,7 +52,9 @@ def _save_model(folder: Path) -> None:
     model = VideoModel.build(config)
     load_default_weights(model.encoder)
     baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
-    save_checkpoint(folder, config=config, model=model, baseline=baseline, documents={"card.md": "# Untrained"}, version="1")
+    save_checkpoint(
+        folder, config=config, model=model, baseline=baseline, documents={"card.md": "# Untrained"}, version="1"
+    )
 
 
 def _loop(model: Path, clips: list[Path]) -> float:

@@ -127,7 +127,9 @@ def untrained_model(folder: Path) -> Path:
     load_default_weights(model.encoder)
     torch.manual_seed(0)
     baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
-    save_checkpoint(folder, config=config, model=model, baseline=baseline, documents={"card.md": "# Untrained"}, version="0")
+    save_checkpoint(
+        folder, config=config, model=model, baseline=baseline, documents={"card.md": "# Untrained"}, version="0"
+    )
     return folder
 
 

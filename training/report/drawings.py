@@ -132,3 +132,9 @@ def _svg(figure: Figure) -> str:
     for unwanted in _UNWANTED:
         drawing = unwanted.sub("", drawing)
     return f"<svg{drawing}".replace(_PAGE, "currentColor")
+
+
+def as_file(drawing: str) -> str:
+    """The same as a file of its own, black on white."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return drawing.replace("<svg", f'<svg {names} style="color: black; background: white; font-family: sans-serif"', 1)
