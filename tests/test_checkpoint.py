@@ -35,6 +35,21 @@ def test_what_was_saved_is_read_back_bit_for_bit(sound: Path) -> None:
         assert torch.equal(found.model.state_dict()[name], tensor), name
 
 
+def test_both_baselines_are_kept_beside_a_model_and_an_older_model_may_lack_the_frame_alone(tmp_path: Path) -> None:
+    config = toy_config()
+    model, sizes = toy_model(config), {"feature_size": toy_model(config).encoder.feature_size}
+    baseline, frame_alone = (SequenceModel(one, **sizes) for one in (config.baseline(), config.frame_alone()))
+    arguments = {"config": config, "model": model, "baseline": baseline, "documents": {}, "version": "1"}
+    save_checkpoint(tmp_path / "new", **arguments, frame_alone=frame_alone)
+    save_checkpoint(tmp_path / "old", **arguments)
+    found = load_checkpoint(tmp_path / "new")
+    for saved, read in ((baseline, found.baseline), (frame_alone, found.frame_alone)):
+        assert read is not None
+        assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in saved.state_dict().items())
+    assert found.frame_alone.config.forgets_at_once and not found.baseline.config.forgets_at_once
+    assert load_checkpoint(tmp_path / "old").frame_alone is None
+
+
 @pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_model_whose_layers_lay_in_one_module_of_torch_is_read_too(
