@@ -72,6 +72,14 @@ def test_all_of_it_fits_into_80_columns_with_nothing_cut_off() -> None:
     assert "…" not in text
 
 
+def test_a_lag_behind_both_baselines_still_fits_on_its_line() -> None:
+    data = dataset("abcabcabcabc", frames="..xxyyyyxx..")
+    wrong, right = scores("bbbbbbbbbbbb", frames="yy......yyyy"), scores("abcabcabcabc", frames="..xxyyyyxx..")
+    found = evaluate(data, data.examples(range(12)), wrong, right, config=CONFIG, frame_alone=right)
+    leads = [line for line in printed(found).splitlines() if line.split()[:1] == ["lead"]]
+    assert len(leads) == 4 and all(line.count("[-") == line.count("]") == 2 for line in leads)
+
+
 def test_the_model_stands_beside_its_baselines_and_its_lead_below() -> None:
     lines = printed(an_evaluation()).splitlines()
     head = next(number for number, line in enumerate(lines) if "clips: 12" in line)

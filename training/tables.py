@@ -80,10 +80,10 @@ def figure(value: float | None, interval: Interval | None = None, *, signed: boo
     return f"{told} [{low}, {high}]"
 
 
-def table(*columns: str) -> Table:
+def table(*columns: str, gap: int = 2) -> Table:
     """Words to the left in the first column, figures in the others."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    made.add_column(Text(columns[0]), overflow="fold", min_width=14)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    made.add_column(Text(columns[0]), overflow="fold", min_width=13)
     for column in columns[1:]:
         made.add_column(Text(column), overflow="fold")
     return made
@@ -113,7 +113,7 @@ def _main_tables(found: Evaluation) -> Iterator[RenderableType]:
 
 def _compared(title: str, columns: Mapping[str, _Measured], paired: Sequence[Paired], *, digits: int) -> Table:
     """A row for each figure, a column for each model; under a figure how far the first leads, where it was tested."""
-    made = table(title, *columns)
+    made = table(title, *columns, gap=0)  # so that three leads of negative figures fit
     for name, words in _figures(next(iter(columns.values()))).items():
         cells = (figure(getattr(one, name), one.intervals.get(name), digits=digits) for one in columns.values())
         made.add_row(words, *cells)
