@@ -10,6 +10,7 @@ Ray has to be connected (serving.local_ray does it). What lies on disk, the cach
 seen by all workers: one machine, or a shared folder.
 """
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.train import LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+import torch.distributed
+from ray.train import LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError, get_context
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 from safetensors.torch import save
@@ -78,9 +81,11 @@ def fit_together(
     with tempfile.TemporaryDirectory(prefix="vidseq-train-") as scratch:
         ways: dict[str, Any] = {  # a dictionary, because mypy sees the RunConfig of Ray Train's first version
             "storage_path": scratch,
-            "worker_runtime_env": _environment(),
             "logging_config": LoggingConfig(log_level="CRITICAL"),
         }
+        # counts of labels are summed on the CPU, wherever the model is
+        backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
+        on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -92,9 +97,9 @@ def fit_together(
                 "run_file": run_file,
                 "use_gpu": use_gpu,
                 "news": news,
+                "meeting": _Meeting(backend, Path(scratch) / "meeting") if on_loopback else None,
             },
-            # counts of labels are summed on the CPU, wherever the model is
-            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+            torch_config=(_Unmet if on_loopback else TorchConfig)(backend=backend),
             scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
             run_config=RunConfig(**ways),
         )
@@ -103,8 +108,41 @@ def fit_together(
     return Fitted(model.eval(), best.epoch, best.history)
 
 
+class _Apart(Backend):
+    """Leaves it to the workers to find each other."""
+
+    share_cuda_visible_devices = True  # as Ray's own for torch
+
+
+@dataclass
+class _Unmet(TorchConfig):
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _Apart
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """How workers of one machine find each other: by a file. Through Ray, torch would listen on every interface."""
+
+    backend: str
+    file: Path
+
+    def join(self) -> None:
+        os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+        here = get_context()
+        torch.distributed.init_process_group(
+            self.backend,
+            init_method=f"file://{self.file}",
+            rank=here.get_world_rank(),
+            world_size=here.get_world_size(),
+        )
+
+
 def _work(job: dict[str, Any]) -> None:
     """What each worker does; the leader tells of it."""
+    if job["meeting"] is not None:
+        job["meeting"].join()
     crew, news = Crew.here(), job["news"]
     tell: Callable[[Any], None] = news.put if crew.leads else lambda message: None
     train, validation = job["sides"]()
@@ -123,6 +161,8 @@ def _work(job: dict[str, Any]) -> None:
     weights = {name: tensor.cpu().contiguous() for name, tensor in fitted.model.state_dict().items()}
     assert crew.agree(save(weights)), "the workers have come to different weights"
     tell(_Best(weights, fitted.best_epoch, fitted.history))
+    if job["meeting"] is not None:
+        torch.distributed.destroy_process_group()
 
 
 def _begun(trainer: TorchTrainer) -> "Future[None]":
@@ -177,9 +217,3 @@ def _check_room(num_workers: int, *, use_gpu: bool) -> None:
     num_there = int(ray.cluster_resources().get(resource, 0))
     if num_workers > num_there:
         raise OptionError(f"{num_workers} workers need {num_workers} {name}; Ray has {num_there}")
-
-
-def _environment() -> dict[str, Any]:
-    """On a Ray that keeps to the loopback, the workers' own connections keep to it, too."""
-    alone = ray.util.get_node_ip_address() == "127.0.0.1"
-    return {"env_vars": {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}} if alone else {}

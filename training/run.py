@@ -83,7 +83,7 @@ def train(
         num_folds=num_folds,
     )
     if about is not None:
-        show.say(str(about))
+        show.say(f"{about}; how long the CNN takes to train is told by its bar" if settings.unfreeze else str(about))
     dataset = load_features(folder, extractor, num_views=settings.num_views, on_bad=on_bad, show=show)
     run, learnt = out.with_name(f"{out.name}.run"), None
     if settings.unfreeze is not None:
