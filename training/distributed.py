@@ -13,8 +13,9 @@ seen by all workers: one machine, or a shared folder.
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,34 +79,48 @@ def fit_together(
     use_gpu = device.startswith("cuda")
     _check_room(num_workers, use_gpu=use_gpu)
     news = Queue(actor_options={"num_cpus": 0})
-    with tempfile.TemporaryDirectory(prefix="vidseq-train-") as scratch:
-        ways: dict[str, Any] = {  # a dictionary, because mypy sees the RunConfig of Ray Train's first version
-            "storage_path": scratch,
-            "logging_config": LoggingConfig(log_level="CRITICAL"),
-        }
-        # counts of labels are summed on the CPU, wherever the model is
-        backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
-        on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={
-                "model": model,
-                "groups": groups,  # one pickle with the model: they stay the model's own parameters
-                "sides": sides,
-                "config": config,
-                "settings": settings,
-                "run_file": run_file,
-                "use_gpu": use_gpu,
-                "news": news,
-                "meeting": _Meeting(backend, Path(scratch) / "meeting") if on_loopback else None,
-            },
-            torch_config=(_Unmet if on_loopback else TorchConfig)(backend=backend),
-            scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
-            run_config=RunConfig(**ways),
-        )
+    job: dict[str, Any] = {
+        "model": model,
+        "groups": groups,  # one pickle with the model: they stay the model's own parameters
+        "sides": sides,
+        "config": config,
+        "settings": settings,
+        "run_file": None if run_file is None else run_file.absolute(),  # workers have a working folder of their own
+        "use_gpu": use_gpu,
+        "news": news,
+    }
+    with _scratch(job["run_file"]) as scratch:
+        trainer = _trainer(job, num_workers=num_workers, scratch=scratch)
         best = _follow(_begun(trainer), news, on_epoch=on_epoch, on_resume=on_resume)
     model.load_state_dict(best.weights)
     return Fitted(model.eval(), best.epoch, best.history)
+
+
+@contextmanager
+def _scratch(run_file: Path | None) -> Iterator[Path]:
+    """A folder for what Ray Train keeps of a run: beside `run_file`, because several machines have to see it."""
+    folder = None if run_file is None else run_file.parent
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder) as scratch:
+        yield Path(scratch)
+
+
+def _trainer(job: dict[str, Any], *, num_workers: int, scratch: Path) -> TorchTrainer:
+    use_gpu = job["use_gpu"]
+    ways: dict[str, Any] = {  # a dictionary, because mypy sees the RunConfig of Ray Train's first version
+        "storage_path": str(scratch),
+        "logging_config": LoggingConfig(log_level="CRITICAL"),
+    }
+    backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"  # counts are summed on the CPU, wherever the model is
+    on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
+    return TorchTrainer(
+        _work,
+        train_loop_config={**job, "meeting": _Meeting(backend, scratch / "meeting") if on_loopback else None},
+        torch_config=(_Unmet if on_loopback else TorchConfig)(backend=backend),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(**ways),
+    )
 
 
 class _Apart(Backend):

@@ -50,8 +50,11 @@ class PixelSides:
     def of(cls, dataset: Dataset, *, config: ModelConfig, settings: FitConfig) -> "PixelSides":
         assert settings.unfreeze is not None
         train, validation = (
-            [(dataset.clips[index].path, _without_features(dataset.examples([index])[0])) for index in indices]
-            for indices in validation_split(dataset.clips, seed=settings.seed)
+            [
+                (dataset.clips[index].path.absolute(), _without_features(dataset.examples([index])[0]))
+                for index in indices
+            ]
+            for indices in _sides(dataset, settings)
         )
         cache = PixelCache(picture=config.picture, sampling=config.sampling)
         return cls(train, validation, cache, FrameAugment(settings.augment_frames), settings.unfreeze.clip_frames)
@@ -116,10 +119,16 @@ def finetune(
     return Finetuned(fresh.to(encoder.pixel_mean.device), Fitted(model, fitted.best_epoch, fitted.history))
 
 
+def _sides(dataset: Dataset, settings: FitConfig) -> tuple[Sequence[int], Sequence[int]]:
+    """What is learnt from, and what stops it early: the same as when the features alone are learnt from."""
+    train, held_out = validation_split(dataset.clips, seed=settings.seed)
+    return train, held_out if settings.stop_early else ()
+
+
 def _fit_on_features(
     dataset: Dataset, *, config: ModelConfig, settings: FitConfig, run: Path, watch: Watch
 ) -> Fitted[SequenceModel]:
-    train, validation = (dataset.examples(side) for side in validation_split(dataset.clips, seed=settings.seed))
+    train, validation = (dataset.examples(side) for side in _sides(dataset, settings))
     return fit(
         train,
         validation,
