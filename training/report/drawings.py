@@ -65,7 +65,8 @@ def learning_curves(history_by_name: Mapping[str, Sequence[Epoch]]) -> str:
                 best = history[-1].best_epoch
                 axes.plot(best, dict(held_out)[best], "o", color=colour)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("epoch (dot: the one that was kept)")
+        measured = any(epoch.validation_loss is not None for history in history_by_name.values() for epoch in history)
+        axes.set_xlabel("epoch (dot: the one that was kept)" if measured else "epoch (the last was kept)")
         axes.set_ylabel("loss")
         axes.legend()
         return _svg(figure)
