@@ -23,7 +23,7 @@ from training.features import FeatureExtractor
 from training.metrics.clips import clip_metrics
 from training.metrics.frames import frame_metrics
 from training.metrics.resampling import Resampling, intervals_of, mean_of
-from training.recipes import Options, default
+from training.options import Options, configure
 from training.scores import ClipScores
 from training.splits import make_folds
 from vidseq.config import ModelConfig
@@ -44,7 +44,7 @@ def main() -> None:
     if not folder.action_labels:
         sys.exit(f"{arguments.clips}: no clip has an action, and that is what is compared")
     labels = {"action_labels": folder.action_labels, "frame_labels": folder.frame_labels}
-    config, _ = default(Options(), **labels, background=folder.background)
+    config, _ = configure(Options(), **labels, background=folder.background)
     encoder = Encoder(config.encoder)
     load_default_weights(encoder)
     dataset = load_dataset(folder, FeatureExtractor(encoder, config=config), on_bad="stop", on_clip=lambda: None)
@@ -62,7 +62,7 @@ def _run(dataset: Dataset, cell: str, seed: int, *, num_folds: int) -> Sequence[
     """Scores of every clip by models that have not seen its group; the seed draws folds, split and weights."""
     labels = {"action_labels": dataset.action_labels, "frame_labels": dataset.frame_labels}
     options = Options.model_validate({"seed": seed} | ({} if cell == "mean-pool" else {"cell": cell}))
-    config, settings = default(options, **labels, background=dataset.background)
+    config, settings = configure(options, **labels, background=dataset.background)
     wanted: ModelConfig = config.baseline() if cell == "mean-pool" else config
     folds = make_folds(dataset.clips, num_folds=num_folds, seed=seed)
     return cross_validate(dataset, folds, config=wanted, settings=settings, on_epoch=lambda _: None).scores

@@ -21,10 +21,10 @@ import torch
 from training.calibration import Calibrated, Course, calibrate
 from training.clips import read_clips
 from training.dataset import Dataset, load_dataset
-from training.scores import score_clips
 from training.features import FeatureExtractor
 from training.fit import fit
-from training.recipes import Options, default
+from training.options import Options, configure
+from training.scores import score_clips
 from training.splits import Fold, make_nested_folds, validation_split
 from vidseq.classifier import WATCHED_CHUNK_FRAMES
 from vidseq.config import Calibration
@@ -93,14 +93,14 @@ def _dataset(clips: Path, group_by: str) -> Dataset:
     folder = read_clips(clips, group_by=group_by)
     if not folder.action_labels:
         sys.exit(f"{clips}: no clip has an action, and that is what early exit is about")
-    config, _ = default(Options(), action_labels=folder.action_labels, frame_labels=(), background=None)
+    config, _ = configure(Options(), action_labels=folder.action_labels, frame_labels=(), background=None)
     encoder = Encoder(config.encoder)
     load_default_weights(encoder)
     return load_dataset(folder, FeatureExtractor(encoder, config=config), on_bad="stop", on_clip=lambda: None)
 
 
 def _trial(dataset: Dataset, fold: Fold, seed: int) -> Trial:
-    config, settings = default(
+    config, settings = configure(
         Options(seed=seed),
         action_labels=dataset.action_labels,
         frame_labels=dataset.frame_labels,

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 from tests.running import Service, descendants, running_service
+from vidseq.backbones import build_config
 from vidseq.checkpoint import save_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.client import Client
 from vidseq.config import HeadsConfig, ModelConfig
-from vidseq.backbones import build_config
 from vidseq.encoder import load_default_weights
 from vidseq.model import SequenceModel, VideoModel
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.resume [--kills 20]
 
-Each kill is a SIGKILL to a process that is training, at a random moment; the next process goes on from what it finds.
+Each kill is a SIGKILL to a process that is training, a random part of an epoch after a random epoch; the next process
+goes on from what it finds.
 The recipes draw on all that is random or carried over: dropout, order, mixing, crops, windows, chunks, running means.
 """
 
@@ -72,24 +73,32 @@ def killed_runs(num_kills: int, *, seed: int) -> list[Trial]:
     names = list(RECIPES)[:num_kills]
     with tempfile.TemporaryDirectory() as folder:
         whole = {name: _Child(name, Path(folder) / f"{name}.pt").finish() for name in names}
-        return [
-            _killed(names[number % len(names)], Path(folder) / f"{number}.pt", chance, whole)
-            for number in range(num_kills)
-        ]
+        trials = []
+        for number in range(num_kills):
+            name, run_file = names[number % len(names)], Path(folder) / f"{number}.pt"
+            weights, seconds = whole[name]
+            _kill_one(name, run_file, chance, epoch_seconds=seconds / PLAIN.epochs)
+            resumed = _Child(name, run_file)
+            trials.append(Trial(name, resumed.num_epochs_found, resumed.finish()[0] == weights))
+    return trials
 
 
-def _killed(name: str, run_file: Path, chance: random.Random, whole: dict[str, tuple[str, float]]) -> Trial:
-    """Killed somewhere in nine tenths of the time that the whole run took, so that it is not over by then."""
-    weights, seconds = whole[name]
-    child = _Child(name, run_file)
-    time.sleep(chance.uniform(0, 0.9 * seconds))
-    child.kill()
-    resumed = _Child(name, run_file)
-    return Trial(name, resumed.num_epochs_found, resumed.finish()[0] == weights)
+def _kill_one(name: str, run_file: Path, chance: random.Random, *, epoch_seconds: float) -> None:
+    """One that ends before it is hit, because the machine stood still meanwhile, is begun again: it was not killed."""
+    while True:
+        child = _Child(name, run_file)
+        for _ in range(chance.randrange(PLAIN.epochs - 1)):
+            child.words.readline()
+        time.sleep(chance.uniform(0, epoch_seconds))
+        child.process.kill()
+        child.words.close()
+        if child.process.wait() == -signal.SIGKILL:
+            return
+        run_file.unlink()
 
 
 class _Child:
-    """A process that trains; it has said what it found in its run file, and has begun."""
+    """A process that trains. It says how many epochs it found, a word after each epoch, and the hash of its weights."""
 
     def __init__(self, name: str, run_file: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.resume", "--child", name, str(run_file)]
@@ -99,22 +108,15 @@ class _Child:
         self.num_epochs_found = int(self.words.readline())
         self.begun_seconds = time.monotonic()
 
-    def kill(self) -> None:
-        self.process.kill()
-        assert self.process.wait() == -signal.SIGKILL, "the run was over before it was killed"
-        self.words.close()
-
     def finish(self) -> tuple[str, float]:
-        """The hash of the trained weights, and how long it took."""
-        weights = self.words.readline().strip()
-        seconds = time.monotonic() - self.begun_seconds
-        assert self.process.wait() == 0 and weights
+        """The hash of the trained weights, and how long it took from its first word."""
+        *_, weights = self.words.read().splitlines()
         self.words.close()
-        return weights, seconds
+        assert self.process.wait() == 0 and len(weights) == 64
+        return weights, time.monotonic() - self.begun_seconds
 
 
 def _train(name: str, run_file: Path) -> None:
-    """Tells how many epochs were found; at the end, the hash of the weights."""
     train, validation = _examples(48, seed=1), _examples(16, seed=2)
     if not run_file.exists():
         print(0, flush=True)
@@ -124,7 +126,7 @@ def _train(name: str, run_file: Path) -> None:
         config=CONFIG,
         settings=RECIPES[name],
         run_file=run_file,
-        on_epoch=lambda _: None,
+        on_epoch=lambda epoch: print(epoch.number, flush=True),
         on_resume=lambda num_epochs: print(num_epochs, flush=True),
     )
     digest = hashlib.sha256()

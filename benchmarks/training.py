@@ -15,14 +15,14 @@ from training.clips import read_clips
 from training.dataset import load_dataset
 from training.features import FeatureExtractor
 from training.fit import fit
-from training.recipes import Options, default
+from training.options import Options, configure
 from vidseq.encoder import Encoder, load_default_weights
 
 
 def main() -> None:
     folder = read_clips(Path(sys.argv[1]))
     clips = tuple(islice(folder.clips, 200))
-    config, settings = default(
+    config, settings = configure(
         Options(epochs=20, patience_epochs=20),
         action_labels=folder.action_labels,
         frame_labels=folder.frame_labels,

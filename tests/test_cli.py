@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -21,7 +22,8 @@ from typer.testing import CliRunner, Result
 
 from tests.toy_models import FRAMES, toy_checkpoint
 from tests.toy_videos import write_clip
-from training.recipes import Options
+from training.options import Options, configure
+from training.recipes import RECIPES, default, motion
 from training.render import render_clips
 from vidseq import cli
 from vidseq.__main__ import main
@@ -466,9 +468,28 @@ def test_evaluate_and_predict_name_a_device_that_is_not_there(clip: Path, tmp_pa
 
 
 def test_the_defaults_of_the_command_are_those_of_the_recipe() -> None:
-    parameters = inspect.signature(cli.train).parameters
-    typed = {name: parameters[name].default for name in Options.model_fields}
-    assert Options.model_validate(typed | {"frames_per_second": float(typed["frames_per_second"])}) == Options()
+    parameters = inspect.signature(cli.train.train).parameters
+    assert Options.model_validate({name: parameters[name].default for name in Options.model_fields}) == default()
+
+
+def test_every_recipe_can_be_asked_for_and_makes_a_run() -> None:
+    assert set(get_args(cli.train.RecipeName)) == set(RECIPES)
+    for recipe in RECIPES.values():
+        config, settings = configure(recipe(), action_labels=("a", "b"), frame_labels=(), background=None)
+        assert config.heads.action_labels == ("a", "b")
+        assert settings.epochs == recipe().epochs
+
+
+def test_what_is_typed_comes_on_top_of_the_recipe() -> None:
+    context = (
+        typer.main.get_command(cli.app)
+        .commands["train"]
+        .make_context(
+            "train", ["clips", "--out", "m", "--recipe", "motion", "--hidden-size", "64", "--motion", "last, pooled"]
+        )
+    )
+    options = cli.train._options(context, "motion")
+    assert options == motion().model_copy(update={"hidden_size": 64, "motion": ("last", "pooled")})
 
 
 class NoModels(BaseHTTPRequestHandler):

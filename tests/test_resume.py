@@ -1,4 +1,4 @@
-"""Training that is killed for good, with SIGKILL, and begun again: the weights are those of a run that was left alone."""
+"""Training that is killed for good, with SIGKILL, and begun again: the weights are those of a run left alone."""
 
 import pytest
 

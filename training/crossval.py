@@ -40,7 +40,7 @@ def cross_validate(
     rearrange: bool = False,
     on_resume: Callable[[int], None] = lambda num_epochs: None,
 ) -> CrossValidated:
-    """Train on each fold's own part, stop early on a split of that part, score what was left out.
+    """Train on each fold's own part, score what was left out; to stop early a split of the own part is held out.
 
     The clips of a fold's test part are used for nothing but their scores. The clips' own `split` is not looked at.
 
@@ -53,11 +53,10 @@ def cross_validate(
     rights: dict[int, Rights] = {}
     best_epochs = []
     for number, fold in enumerate(folds, start=1):
-        clips = [replace(dataset.clips[index], split=None) for index in fold.train]
-        inner_train, inner_validation = validation_split(clips, seed=settings.seed)
+        learnt, held_out = _sides(dataset, fold, settings)
         fitted = fit(
-            dataset.examples([fold.train[index] for index in inner_train]),
-            dataset.examples([fold.train[index] for index in inner_validation]),
+            dataset.examples(learnt),
+            dataset.examples(held_out),
             config=config,
             settings=settings,
             run_file=None if run_prefix is None else run_prefix.with_name(f"{run_prefix.name}-fold-{number}.pt"),
@@ -71,6 +70,16 @@ def cross_validate(
         best_epochs.append(fitted.best_epoch)
     assert len(scores) == len(dataset.clips), "every clip is tested exactly once"
     return CrossValidated(_in_order(scores), _in_order(rights), tuple(best_epochs))
+
+
+def _sides(dataset: Dataset, fold: Fold, settings: FitConfig) -> tuple[Sequence[int], Sequence[int]]:
+    """What a fold learns from, and what stops it."""
+    if not settings.stop_early:
+        return fold.train, ()
+    clips = [replace(dataset.clips[index], split=None) for index in fold.train]
+    sides = validation_split(clips, seed=settings.seed)
+    learnt, held_out = ([fold.train[index] for index in side] for side in sides)
+    return learnt, held_out
 
 
 def _in_order(found: Mapping[int, T]) -> tuple[T, ...]:

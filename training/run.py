@@ -15,7 +15,7 @@ from training.figures import Evaluation
 from training.finetune import finetune
 from training.frame_augment import FrameAugment
 from training.loading import OnBad, load_features
-from training.recipes import Options, default
+from training.options import Options, configure
 from training.report.findings import gather
 from training.report.page import write_report
 from training.settings import FitConfig
@@ -63,7 +63,7 @@ def train(
         show.warn(warning)
     if num_folds is not None and any(clip.split is not None for clip in folder.clips):
         show.warn("--folds ignores the given split: every clip is tested once")
-    config, settings = default(
+    config, settings = configure(
         options,
         action_labels=folder.action_labels,
         frame_labels=folder.frame_labels,

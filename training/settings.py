@@ -48,6 +48,9 @@ class FitConfig(Config):
     (training.frame_augment): of a frozen CNN's features it makes `num_views` sets, the first without changes; a CNN
     that is trained, as `unfreeze` says, sees them changed anew each time.
 
+    With `stop_early` some clips are held out, and training stops once `patience_epochs` have not made them any better;
+    else all clips are learnt from, for all epochs.
+
     `long`, for sequences of any length:
         whole      each clip in one piece; memory grows with the longest clip of a batch
         truncated  `chunk_frames` at a time, a step after each; the state is carried on, the gradient is cut
@@ -73,6 +76,7 @@ class FitConfig(Config):
     chunk_frames: ChunkFrames = 128
     frame_loss_weight: Annotated[float, Field(ge=0)] = 1.0
     patience_epochs: PositiveInt = 20
+    stop_early: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
 
 

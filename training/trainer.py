@@ -84,12 +84,13 @@ class Trainer:
         self.datasets = dict.fromkeys(self.configs, dataset) | {FRAME_ALONE: dataset.alone()}
 
     def with_validation(self) -> Trained:
-        """Some clips are held out to stop the training; they also measure it, unless others are marked `test`."""
+        """Some clips are held out: to stop the training early, and to measure it unless others are marked `test`."""
         train_indices, held_out = validation_split(self.dataset.clips, seed=self.settings.seed)
         self._warn_of_duplicates(train_indices, held_out)
         unseen = tuple(index for index, clip in enumerate(self.dataset.clips) if clip.split == "test")
         self._warn_of_duplicates((*train_indices, *held_out), unseen)
-        models = self._fit_all(train_indices, held_out, num_epochs=[self.settings.epochs] * 3)
+        stopping = held_out if self.settings.stop_early else ()
+        models = self._fit_all(train_indices, stopping, num_epochs=[self.settings.epochs] * 3)
         measured = self.dataset.subset(unseen or held_out)
         every = range(len(measured.clips))
         scores, mean_pool, frame_alone = (
@@ -105,7 +106,8 @@ class Trainer:
             frame_alone=frame_alone,
             honesty=honesty(measured, rearranged(models[0].model, measured, every)),
         )
-        measured_on = f"{count(len(held_out), 'clip')} held out, which also stopped the training"
+        stopped = ", which also stopped the training" if self.settings.stop_early else ""
+        measured_on = f"{count(len(held_out), 'clip')} held out{stopped}"
         if unseen:
             measured_on = f"{count(len(unseen), 'clip')} marked test, of which the training saw nothing"
         tuned = self._tuned(held_out, score_clips(models[0].model, self.dataset.examples(held_out)))

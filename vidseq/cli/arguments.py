@@ -1,0 +1,51 @@
+"""What several commands take, and how it is checked. Knows none of them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vidseq.errors import OptionError
+
+OnBad = Literal["stop", "skip"]
+
+ModelFolder = Annotated[Path, typer.Argument(help="A model's folder, as `vidseq train` wrote it.", metavar="MODEL")]
+ClipsFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder per class, or a folder with clips.csv (path,label,...) and perhaps segments.csv "
+        "(path,start_seconds,end_seconds,label).",
+        metavar="CLIPS",
+    ),
+]
+FiguresFile = Annotated[Path | None, typer.Option(help="Also write the figures to this file.")]
+DrawnTogether = Annotated[
+    str | None, typer.Option(help="A column of clips.csv: for intervals, clips that share it count as one witness.")
+]
+Bad = Annotated[OnBad, typer.Option("--on-bad", help="What to do with a clip that cannot be decoded.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
+
+
+def check_writable(json: Path | None) -> None:
+    """Asked before the work whose figures go there.
+
+    Raises:
+        OptionError: no file can be written at `json`.
+    """
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise OptionError(f"--json: no file can be written at {json}")
+
+
+def torch_device(name: str) -> str:
+    """The name of a device, once a tensor has been there and back.
+
+    Raises:
+        OptionError: torch knows no such device, or cannot reach it.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise OptionError(f"--device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return name
