@@ -1,123 +1,81 @@
-"""Accuracy on labelled clips, cross-validated by group: mean-pool, Elman, GRU and LSTM on the same features and folds.
+"""Accuracy on labelled clips, cross-validated by group: every cell and both baselines on the same features and folds.
 
     python -m benchmarks.accuracy ../shared/data/fight --group-by source --folds 5 --seeds 3
+    python -m benchmarks.accuracy ../shared/data/fight --group-by source --folds 5 --recipe motion --first-seed 100
     python -m benchmarks.accuracy ../shared/data/yoga --group-by subject --folds 4 --seeds 3 --background transition
 
-The recipe is the one `vidseq train` uses by default; nothing is chosen on these folds. Each interval is a bootstrap
-over groups; differences are paired, clip by clip, to mean-pool.
+`--set` changes options of the recipe, as in `--set bidirectional=true`. Differences are paired, clip by clip, to the
+mean pool; p is how often chance alone would make one as large.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from training.clips import read_clips
-from training.crossval import cross_validate
-from training.dataset import Dataset, load_dataset
-from training.features import FeatureExtractor
-from training.metrics.clips import clip_metrics
-from training.metrics.frames import frame_metrics
-from training.metrics.resampling import Resampling, intervals_of, mean_of
-from training.options import Options, configure
-from training.scores import ClipScores
-from training.splits import make_folds
-from vidseq.config import ModelConfig
-from vidseq.encoder import Encoder, load_default_weights
-
-CELLS = ("mean-pool", "elman", "gru", "lstm")
+from benchmarks.study import FRAME_ALONE, MEAN_POOL, MODEL, Runs, Study, chance_of, interval
+from training.metrics.resampling import Floats
+from training.options import Options
+from training.recipes import RECIPES
+from vidseq.config import CellName
 
 
 def main() -> None:
+    arguments = _arguments()
+    study = Study.of(
+        arguments.clips, group_by=arguments.group_by, background=arguments.background, num_folds=arguments.folds
+    )
+    if not study.folder.action_labels:
+        sys.exit(f"{arguments.clips}: no clip has an action, and that is what is compared")
+    changed = dict(change.split("=", 1) for change in arguments.set)
+    options = Options.model_validate({**RECIPES[arguments.recipe]().model_dump(), **changed})
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    print(f"{len(study.folder.clips)} clips, {arguments.folds} folds by {arguments.group_by}, {len(seeds)} seeds\n")
+    framed = bool(study.folder.frame_labels)
+    more = " | frame accuracy | frame macro F1 | edit | F1@10/25/50" if framed else ""
+    print(f"| | clip accuracy [95 %] | minus mean-pool [95 %] | p{more} |")
+    print("|---|---|---|---" + "|---" * (4 * framed) + "|")
+    pooled = study.runs(options, seeds, kind=MEAN_POOL)
+    pooled_N = study.right_N(options, pooled)
+    print(_row(MEAN_POOL, study, options, pooled, pooled_N), flush=True)
+    alone = study.runs(options, seeds, kind=FRAME_ALONE)
+    print(_row(FRAME_ALONE, study, options, alone, pooled_N), flush=True)
+    for cell in arguments.cells.split(","):
+        chosen = Options.model_validate({**options.model_dump(), "cell": cell})
+        print(_row(cell, study, chosen, study.runs(chosen, seeds, kind=MODEL), pooled_N), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
     parser.add_argument("--group-by", required=True)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--background")
-    arguments = parser.parse_args()
-    folder = read_clips(arguments.clips, group_by=arguments.group_by, background=arguments.background)
-    if not folder.action_labels:
-        sys.exit(f"{arguments.clips}: no clip has an action, and that is what is compared")
-    labels = {"action_labels": folder.action_labels, "frame_labels": folder.frame_labels}
-    config, _ = configure(Options(), **labels, background=folder.background)
-    encoder = Encoder(config.encoder)
-    load_default_weights(encoder)
-    dataset = load_dataset(folder, FeatureExtractor(encoder, config=config), on_bad="stop", on_clip=lambda: None)
-    print(f"{len(dataset.clips)} clips, {arguments.folds} folds by {arguments.group_by}, {arguments.seeds} seeds\n")
-    print("| | clip accuracy [95 %] | minus mean-pool [95 %] | clip macro F1 | frame accuracy | frame macro F1 |")
-    print("|---|---|---|---|---|---|")
-    right_by_cell: dict[str, NDArray[np.float64]] = {}
-    for cell in CELLS:
-        runs = [_run(dataset, cell, seed, num_folds=arguments.folds) for seed in range(arguments.seeds)]
-        right_by_cell[cell] = np.mean([_right(dataset, scores) for scores in runs], axis=0)
-        print(_row(cell, dataset, runs, right_by_cell), flush=True)
+    parser.add_argument("--recipe", choices=list(RECIPES), default="default")
+    parser.add_argument("--cells", default=",".join(get_args(CellName)))
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
+    return parser.parse_args()
 
 
-def _run(dataset: Dataset, cell: str, seed: int, *, num_folds: int) -> Sequence[ClipScores]:
-    """Scores of every clip by models that have not seen its group; the seed draws folds, split and weights."""
-    labels = {"action_labels": dataset.action_labels, "frame_labels": dataset.frame_labels}
-    options = Options.model_validate({"seed": seed} | ({} if cell == "mean-pool" else {"cell": cell}))
-    config, settings = configure(options, **labels, background=dataset.background)
-    wanted: ModelConfig = config.baseline() if cell == "mean-pool" else config
-    folds = make_folds(dataset.clips, num_folds=num_folds, seed=seed)
-    return cross_validate(dataset, folds, config=wanted, settings=settings, on_epoch=lambda _: None).scores
-
-
-def _right(dataset: Dataset, scores: Sequence[ClipScores]) -> NDArray[np.float64]:
-    """For every clip with a label, in order: 1 if it was called right, else 0."""
-    return np.array(
-        [
-            float(dataset.action_labels[int(action_A.argmax())] == clip.label)
-            for action_A, clip in zip(_actions_NA(scores), dataset.clips, strict=True)
-            if clip.label is not None
-        ]
+def _row(name: str, study: Study, options: Options, runs: Runs, pooled_N: Floats) -> str:
+    resampling, right_N = study.resampling(options), study.right_N(options, runs)
+    p = None if name == MEAN_POOL else chance_of(right_N, pooled_N, resampling)
+    cells: Sequence[str] = (
+        name,
+        interval(right_N, resampling),
+        "-" if name == MEAN_POOL else interval(right_N - pooled_N, resampling),
+        "-" if p is None else f"{p:.3f}",
     )
-
-
-def _actions_NA(scores: Sequence[ClipScores]) -> NDArray[np.float64]:
-    return np.stack([score.action_A for score in scores if score.action_A is not None])
-
-
-def _row(
-    cell: str, dataset: Dataset, runs: Sequence[Sequence[ClipScores]], right: dict[str, NDArray[np.float64]]
-) -> str:
-    groups = [clip.group or str(clip.path) for clip in dataset.clips if clip.label is not None]
-    difference = right[cell] - right["mean-pool"]
-    clip_f1, frame_accuracy, frame_f1 = zip(*(_figures(dataset, scores) for scores in runs), strict=True)
-    intervals = (_interval(right[cell], groups), _interval(difference, groups))
-    return f"| {' | '.join((cell, *intervals, *map(_mean, (clip_f1, frame_accuracy, frame_f1))))} |"
-
-
-def _figures(dataset: Dataset, scores: Sequence[ClipScores]) -> tuple[float, float | None, float | None]:
-    """Clip macro F1, frame accuracy and frame macro F1 of one run; None where no frame has a label."""
-    examples = dataset.examples(range(len(dataset.clips)))
-    action_N = np.array([example.action_index for example in examples])
-    clips = clip_metrics(_actions_NA(scores), action_N, labels=dataset.action_labels)
-    assert clips is not None, "some clip has an action"
-    if not dataset.frame_labels:
-        return clips.macro_f1, None, None
-    frames = frame_metrics(
-        [score.frame_TL for score in scores if score.frame_TL is not None],
-        [example.frame_target_T.numpy() for example in examples],
-        labels=dataset.frame_labels,
-        background=dataset.background,
-    )
-    return (clips.macro_f1, None, None) if frames is None else (clips.macro_f1, frames.accuracy, frames.macro_f1)
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{np.mean(known):.3f}" if known else "-"
-
-
-def _interval(values_N: NDArray[np.float64], groups: Sequence[str]) -> str:
-    low, high = intervals_of(Resampling(groups).intervals(mean_of(mean=values_N)))["mean"]
-    return f"{values_N.mean():.3f} [{low:.3f}, {high:.3f}]"
+    if study.folder.frame_labels:
+        figures = study.frame_figures(options, runs)
+        f1 = "/".join(f"{figures[f'f1_at_{overlap}']:.1f}" for overlap in (10, 25, 50))
+        cells = (*cells, f"{figures['accuracy']:.3f}", f"{figures['macro_f1']:.3f}", f"{figures['edit']:.1f}", f1)
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

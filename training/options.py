@@ -58,7 +58,7 @@ Listed = Annotated[tuple[T, ...], BeforeValidator(_parted)]
 class Options(Config):
     """The choices of a run, by the names of the command line. Several at once may also be given as `one,two`."""
 
-    cell: CellName = "gru"
+    cell: CellName | Literal["none"] = "gru"
     num_layers: NumLayers = 1
     between_layers: BetweenLayers = "plain"
     hidden_size: LayerSize = 64

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from training.options import Options
 
 RecipeName = Literal["default", "motion"]
+AnyCell = Literal[CellName, "none"]
 
 DATA, PICTURES, MODEL, LEARNING = "Clips", "Frames and their features", "Sequence model", "Training"
 BACKBONE = "Training the backbone"
@@ -66,7 +67,8 @@ def train(
     precision: Annotated[Literal["float32", "bfloat16"], _in(PICTURES, "What the backbone computes in.")] = "float32",
     device: Annotated[str, _in(PICTURES, "Where the backbone runs: cpu, cuda, cuda:1 ...")] = "cpu",
     cell: Annotated[
-        CellName, _in(MODEL, "What reads the frames in order: a recurrent cell, or one that sees a window of the past.")
+        AnyCell,
+        _in(MODEL, "What reads frames in order: a recurrent cell, one that sees a window of the past, or none."),
     ] = "gru",
     num_layers: Annotated[int, _in(MODEL, "Layers of it, 1 to 4.")] = 1,
     between_layers: Annotated[
