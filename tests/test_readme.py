@@ -90,7 +90,15 @@ def test_every_command_of_vidseq_is_one_that_it_takes(words: list[str]) -> None:
 
 
 def test_the_readme_shows_the_commands_a_person_needs() -> None:
-    assert {words[0] for words in shell_lines("vidseq")} == {"train", "evaluate", "predict", "score", "serve", "watch"}
+    assert {words[0] for words in shell_lines("vidseq")} == {
+        "train",
+        "evaluate",
+        "compare",
+        "predict",
+        "score",
+        "serve",
+        "watch",
+    }
 
 
 def test_every_word_for_make_is_a_target() -> None:
