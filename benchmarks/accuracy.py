@@ -17,7 +17,7 @@ from typing import get_args
 import torch
 
 from benchmarks.study import FRAME_ALONE, MEAN_POOL, MODEL, Runs, Study, chance_of, interval
-from training.metrics.resampling import Floats
+from training.measure.metrics.resampling import Floats
 from training.options import Options
 from training.recipes import RECIPES
 from vidseq.config import CellName

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.calibration import Calibrated, Course, calibrate
-from training.clips import read_clips
-from training.dataset import Dataset, load_dataset
-from training.features import FeatureExtractor
-from training.fit import fit
+from training.data.clips import read_clips
+from training.data.dataset import Dataset, load_dataset
+from training.data.features import FeatureExtractor
+from training.data.splits import Fold, make_nested_folds, validation_split
+from training.loop.fit import fit
+from training.measure.calibration import Calibrated, Course, calibrate
+from training.measure.scores import score_clips
 from training.options import Options, configure
-from training.scores import score_clips
-from training.splits import Fold, make_nested_folds, validation_split
 from vidseq.classifier import WATCHED_CHUNK_FRAMES
 from vidseq.config import Calibration
 from vidseq.early import EarlyExit, Watch

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from training.example import Example, one_hot
-from training.fit import fit
-from training.gradient_health import Fade, fade
+from training.data.example import Example, one_hot
+from training.data.targets import IGNORED
+from training.loop.fit import fit
+from training.measure.gradient_health import Fade, fade
+from training.measure.scores import score_clips
 from training.report.drawings import as_file, gradients
-from training.scores import score_clips
 from training.settings import FitConfig
-from training.targets import IGNORED
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.model import SequenceModel
 

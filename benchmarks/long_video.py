@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.example import Example, one_hot
-from training.fit import fit
-from training.row_files import read_rows, write_rows
-from training.scores import score_clips
+from training.data.example import Example, one_hot
+from training.data.row_files import read_rows, write_rows
+from training.loop.fit import fit
+from training.measure.scores import score_clips
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from training.example import Example, one_hot
-from training.fit import fit
+from training.data.example import Example, one_hot
+from training.loop.fit import fit
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks.study import MEAN_POOL, MODEL, Study, interval, right, scored
-from training.dataset import Dataset
-from training.fit import fit
+from training.data.dataset import Dataset
+from training.data.splits import Fold, make_folds
+from training.loop.fit import fit
+from training.measure.scores import ClipScores, score_clips
 from training.options import Options
 from training.recipes import motion
-from training.scores import ClipScores, score_clips
-from training.splits import Fold, make_folds
 
 LARGE: dict[str, Any] = {"size": 320}
 MAPS: dict[str, Any] = {"motion": ("last",)}

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from training.clips import ClipFolder, read_clips
 from training.crossval import cross_validate
-from training.dataset import Dataset, load_dataset
-from training.features import FeatureExtractor
-from training.frame_augment import FrameAugment
-from training.metrics.frames import frame_metrics
-from training.metrics.resampling import Floats, Resampling, intervals_of, mean_of
-from training.metrics.segments import segment_metrics
+from training.data.clips import ClipFolder, read_clips
+from training.data.dataset import Dataset, load_dataset
+from training.data.features import FeatureExtractor
+from training.data.frame_augment import FrameAugment
+from training.data.splits import Fold, make_folds
+from training.measure.metrics.frames import frame_metrics
+from training.measure.metrics.resampling import Floats, Resampling, intervals_of, mean_of
+from training.measure.metrics.segments import segment_metrics
+from training.measure.scores import ClipScores, groups_of
 from training.options import Options, configure
-from training.scores import ClipScores, groups_of
 from training.settings import FitConfig
-from training.splits import Fold, make_folds
 from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder, load_default_weights
 

@@ -11,10 +11,10 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from training.clips import read_clips
-from training.dataset import load_dataset
-from training.features import FeatureExtractor
-from training.fit import fit
+from training.data.clips import read_clips
+from training.data.dataset import load_dataset
+from training.data.features import FeatureExtractor
+from training.loop.fit import fit
 from training.options import Options, configure
 from vidseq.encoder import Encoder, load_default_weights
 

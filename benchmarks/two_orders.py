@@ -12,11 +12,11 @@ from typing import get_args
 
 import torch
 
-from training.example import Example, one_hot
-from training.fit import fit
-from training.scores import score_clips
+from training.data.example import Example, one_hot
+from training.data.targets import IGNORED
+from training.loop.fit import fit
+from training.measure.scores import score_clips
 from training.settings import FitConfig
-from training.targets import IGNORED
 from vidseq.config import CellName, HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.model import SequenceModel
 

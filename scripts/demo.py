@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.clips import LabelledClip, read_clips
+from training.data.clips import LabelledClip, read_clips
 from training.render import render_clips
 from vidseq.client import Client
 from vidseq.errors import DatasetError, VidseqError

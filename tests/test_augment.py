@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toy_examples import frames_of, numbered
-from training.augment import MAX_SPEED, augmented
-from training.example import Example
+from training.data.augment import MAX_SPEED, augmented
+from training.data.example import Example
 from training.settings import TimeChange
 
 lengths, seeds = st.integers(1, 60), st.integers(0, 1000)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.balance import Balance, action_balance, drawing_shares, frame_balance
-from training.example import Example
-from training.targets import IGNORED
+from training.data.example import Example
+from training.data.targets import IGNORED
+from training.loop.balance import Balance, action_balance, drawing_shares, frame_balance
 from vidseq.errors import OptionError
 
 COUNTS = torch.tensor([6.0, 3.0, 0.0, 1.0])

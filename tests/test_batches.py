@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toy_examples import frames_of, numbered, toy_examples
-from training.batches import Row, count_batches, learning_batches, measuring_batches
-from training.example import Example
+from training.data.example import Example
+from training.loop.batches import Row, count_batches, learning_batches, measuring_batches
 from training.settings import FitConfig
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.calibration import MIN_CLIPS, Calibrated, Course, calibrate
-from training.example import one_hot
-from training.metrics.reliability import expected_calibration_error
+from training.data.example import one_hot
+from training.measure.calibration import MIN_CLIPS, Calibrated, Course, calibrate
+from training.measure.metrics.reliability import expected_calibration_error
 from vidseq.config import Calibration
 from vidseq.naming import probabilities, temperatures_at
 

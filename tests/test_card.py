@@ -7,10 +7,10 @@ import pytest
 
 from tests.test_report import CLIPS, EVALUATION, HEALTH, findings
 from tests.toy_models import toy_config
-from training.calibration import Calibrated, Stretch
-from training.card import write_card
-from training.figures import Evaluation
-from training.gradient_health import Fade
+from training.measure.calibration import Calibrated, Stretch
+from training.measure.figures import Evaluation
+from training.measure.gradient_health import Fade
+from training.report.card import write_card
 from vidseq.config import Calibration
 
 CALIBRATED = Calibrated(

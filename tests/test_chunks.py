@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toy_examples import numbered, toy_config, toy_examples
-from training.batches import Part, Row
-from training.chunks import Chunk, Reading
-from training.example import Example
+from training.data.example import Example
+from training.data.targets import IGNORED
+from training.loop.batches import Part, Row
+from training.loop.chunks import Chunk, Reading
 from training.settings import FitConfig
-from training.targets import IGNORED
 
 WHOLE = FitConfig()
 TRUNCATED = FitConfig(long="truncated", chunk_frames=4)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from training.metrics.classes import average_precision, class_figures, class_rows, counts, hit_share, one_hot
+from training.measure.metrics.classes import average_precision, class_figures, class_rows, counts, hit_share, one_hot
 
 NUM_LABELS = 3
 labels_of_frames = st.lists(

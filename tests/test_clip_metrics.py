@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from training.figures import ClipMetrics
-from training.metrics.clips import clip_metrics, several_metrics
-from training.targets import IGNORED
+from training.data.targets import IGNORED
+from training.measure.figures import ClipMetrics
+from training.measure.metrics.clips import clip_metrics, several_metrics
 
 LABELS = ("a", "b", "c")
 

@@ -1,4 +1,4 @@
-"""training.clips: three forms of a folder, and every mistake in it told at once with its place."""
+"""training.data.clips: three forms of a folder, and every mistake in it told at once with its place."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.clips import LabelledClip, LabelledSegment, read_clips, too_small_warnings
-from training.targets import IGNORED, frame_targets
+from training.data.clips import LabelledClip, LabelledSegment, read_clips, too_small_warnings
+from training.data.targets import IGNORED, frame_targets
 from vidseq.errors import DatasetError
 
 Problems = tuple[str, ...]
@@ -315,7 +315,7 @@ def test_a_frame_label_that_the_model_does_not_know_is_no_target() -> None:
 
 
 def test_reading_a_table_and_measuring_need_no_torch() -> None:
-    program = "import sys, training.clips, training.metrics; sys.exit('torch' in sys.modules)"
+    program = "import sys, training.data.clips, training.measure.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

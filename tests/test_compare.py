@@ -9,10 +9,10 @@ from typer.testing import CliRunner, Result
 
 from tests.toy_models import toy_checkpoint
 from tests.toy_scores import CONFIG, dataset, scores
-from training.answers import Answers, Truth
-from training.compare import check_labels, compare, measure_costs
-from training.example import Example
-from training.figures import Comparison, Cost
+from training.data.example import Example
+from training.measure.answers import Answers, Truth
+from training.measure.compare import check_labels, compare, measure_costs
+from training.measure.figures import Comparison, Cost
 from training.render import render_clips
 from vidseq import cli
 from vidseq.config import HeadsConfig, Sampling

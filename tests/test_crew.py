@@ -11,13 +11,13 @@ import torch.multiprocessing
 from torch import Tensor
 
 from tests.toy_examples import two_orders, two_orders_config
-from training.batches import learning_batches
-from training.crew import ALONE, Crew
-from training.example import Example
-from training.fit import build_model, fit_model
-from training.progress import Epoch
+from training.data.example import Example
+from training.data.targets import IGNORED
+from training.loop.batches import learning_batches
+from training.loop.crew import ALONE, Crew
+from training.loop.fit import build_model, fit_model
+from training.loop.progress import Epoch
 from training.settings import FitConfig
-from training.targets import IGNORED
 from vidseq.model import SequenceModel
 
 SETTINGS = FitConfig(epochs=2, batch_size=8, learning_rate=1e-2)

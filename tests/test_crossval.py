@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.clips import LabelledClip
 from training.crossval import CrossValidated, cross_validate
-from training.dataset import Dataset
-from training.features import ClipFeatures
-from training.progress import Epoch
+from training.data.clips import LabelledClip
+from training.data.dataset import Dataset
+from training.data.features import ClipFeatures
+from training.data.splits import Fold
+from training.loop.progress import Epoch
 from training.settings import FitConfig
-from training.splits import Fold
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 
 LABELS = ("a", "b")

@@ -8,9 +8,9 @@ import torch
 
 from tests.toy_models import toy_config
 from tests.toy_videos import write_clip
-from training.clips import LabelledClip
-from training.dataset import Dataset
-from training.features import FeatureExtractor
+from training.data.clips import LabelledClip
+from training.data.dataset import Dataset
+from training.data.features import FeatureExtractor
 from vidseq.config import MotionConfig
 from vidseq.encoder import Encoder
 

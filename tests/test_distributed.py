@@ -14,11 +14,11 @@ from tests.running import descendants, listeners
 from tests.toy_examples import two_orders_config
 from tests.toy_models import toy_config, toy_model
 from tests.toy_sides import Sides, features, no_sides, pixels
-from training.fit import Fitted, build_model, fit_model
-from training.joint import JointModel
-from training.progress import Epoch
+from training.loop.fit import Fitted, build_model, fit_model
+from training.loop.joint import JointModel
+from training.loop.progress import Epoch
+from training.loop.unfreeze import parameter_groups, unfreeze
 from training.settings import FitConfig, UnfreezeConfig
-from training.unfreeze import parameter_groups, unfreeze
 from vidseq.config import ModelConfig
 from vidseq.errors import OptionError, TrainingStopped
 from vidseq.model import SequenceModel
@@ -46,7 +46,7 @@ def untrained() -> SequenceModel:
 def by_workers(
     sides: Callable[[], Sides], model: nn.Module, *, config: ModelConfig, num_workers: int = 2, **more: object
 ) -> Fitted[nn.Module]:
-    from training.distributed import fit_together  # imports Ray, which must not be before `two_cores`
+    from training.loop.distributed import fit_together  # imports Ray, which must not be before `two_cores`
 
     arguments = {"settings": SETTINGS, "run_file": None, "on_epoch": lambda epoch: None} | more
     return fit_together(model, sides, num_workers=num_workers, device="cpu", config=config, **arguments)
@@ -103,7 +103,7 @@ def test_an_error_in_a_worker_is_the_same_error_here() -> None:
 def test_of_several_errors_the_one_with_a_sentence_is_told_and_any_other_is_put_into_one() -> None:
     from ray.train import WorkerGroupError
 
-    from training.distributed import told
+    from training.loop.distributed import told
 
     lost, sentence = RuntimeError("Connection closed by peer\nsomewhere"), TrainingStopped("memory is used up")
     assert told(WorkerGroupError("", {0: lost, 1: sentence})) is sentence

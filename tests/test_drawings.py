@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from training.figures import Band, Reliability, ReliabilityBin
-from training.gradient_health import Fade
-from training.progress import Epoch
+from training.loop.progress import Epoch
+from training.measure.figures import Band, Reliability, ReliabilityBin
+from training.measure.gradient_health import Fade
 from training.report.drawings import as_file, gradients, learning_curves, reliability
 
 HALVED = Fade(gradient_norm_LK=(tuple(0.5**back for back in range(40)),))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.earliness import Course, detected_at, earliness, num_flips, num_seen
-from training.targets import IGNORED
+from training.data.targets import IGNORED
+from training.measure.earliness import Course, detected_at, earliness, num_flips, num_seen
 
 
 def course(called: str, *, truth: str, group: str = "x", frames_per_second: float = 2) -> Course:

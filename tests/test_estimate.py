@@ -6,8 +6,8 @@ import pytest
 
 from tests.toy_models import toy_config, toy_model
 from tests.toy_videos import write_clip
+from training.data.features import FeatureExtractor
 from training.estimate import Estimate, estimate
-from training.features import FeatureExtractor
 from training.settings import FitConfig
 
 SETTINGS = FitConfig(epochs=10, batch_size=4)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.toy_scores import CONFIG, dataset, scores
-from training.clips import LabelledClip, LabelledSegment
-from training.dataset import Dataset
-from training.evaluate import evaluate
-from training.features import ClipFeatures
-from training.figures import Evaluation
-from training.fit import fit
-from training.scores import score_clips
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.dataset import Dataset
+from training.data.features import ClipFeatures
+from training.loop.fit import fit
+from training.measure.evaluate import evaluate
+from training.measure.figures import Evaluation
+from training.measure.scores import score_clips
 from training.settings import FitConfig
 from vidseq.config import Calibration, HeadsConfig, ModelConfig, RecurrentConfig, Sampling
 from vidseq.labelling import Labelling

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tests.toy_models import toy_config, toy_model
 from tests.toy_videos import paint, write_clip, write_frames
-from training.features import ClipFeatures, Failed, FeatureExtractor, extract_all
-from training.frame_augment import FrameAugment
-from training.row_files import MAPPED_BYTES
+from training.data.features import ClipFeatures, Failed, FeatureExtractor, extract_all
+from training.data.frame_augment import FrameAugment
+from training.data.row_files import MAPPED_BYTES
 from training.settings import FrameChange
 from vidseq.config import ModelConfig, Picture, Sampling
 from vidseq.encoder import Encoder

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.clips import ClipFolder, read_clips
-from training.dataset import Dataset, load_dataset
-from training.features import FeatureExtractor
+from training.data.clips import ClipFolder, read_clips
+from training.data.dataset import Dataset, load_dataset
+from training.data.features import FeatureExtractor
+from training.data.frame_augment import FrameAugment
+from training.data.splits import validation_split
 from training.finetune import Finetuned, PixelSides, finetune
-from training.frame_augment import FrameAugment
 from training.render import render_clips
 from training.settings import FitConfig, FrameChange, UnfreezeConfig
 from training.show import Advance, Show
-from training.splits import validation_split
 from vidseq.config import EncoderConfig, HeadsConfig, ModelConfig, Picture, RecurrentConfig, Sampling
 from vidseq.encoder import Encoder
 

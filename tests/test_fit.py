@@ -12,12 +12,12 @@ import torch
 
 from tests.limits import limited
 from tests.toy_examples import two_orders, two_orders_config, weights_of
-from training.example import Example, one_hot
-from training.fit import build_model, fit, fit_model
-from training.progress import Epoch, best_weights
-from training.scores import score_clips
+from training.data.example import Example, one_hot
+from training.data.targets import IGNORED
+from training.loop.fit import build_model, fit, fit_model
+from training.loop.progress import Epoch, best_weights
+from training.measure.scores import score_clips
 from training.settings import FitConfig
-from training.targets import IGNORED
 from vidseq.config import ModelConfig
 from vidseq.errors import TrainingStopped
 from vidseq.model import SequenceModel

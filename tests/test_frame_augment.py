@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.frame_augment import FrameAugment
+from training.data.frame_augment import FrameAugment
 from training.settings import FrameChange
 
 SIZE = 24

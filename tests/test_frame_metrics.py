@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from training.figures import FrameMetrics
-from training.metrics.frames import frame_metrics
-from training.targets import IGNORED
+from training.data.targets import IGNORED
+from training.measure.figures import FrameMetrics
+from training.measure.metrics.frames import frame_metrics
 
 LABELS = ("a", "b", "c")
 

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from tests.toy_models import ACTIONS, toy_config
-from training.example import Example, one_hot
-from training.gradient_health import Fade, GradientHealth, measure, singular_values, why_not_measured
-from training.targets import IGNORED
+from training.data.example import Example, one_hot
+from training.data.targets import IGNORED
+from training.measure.gradient_health import Fade, GradientHealth, measure, singular_values, why_not_measured
 from vidseq.config import Sampling
 from vidseq.errors import OptionError
 from vidseq.model import SequenceModel

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.clips import LabelledClip, LabelledSegment
-from training.dataset import Dataset
-from training.features import ClipFeatures
-from training.fit import fit
-from training.honesty import Right, Rights, honesty, rearranged
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.dataset import Dataset
+from training.data.features import ClipFeatures
+from training.loop.fit import fit
+from training.measure.honesty import Right, Rights, honesty, rearranged
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.model import SequenceModel

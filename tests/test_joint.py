@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tests.toy_models import toy_config, toy_model
-from training.joint import JointModel, mixed_precision_pays
+from training.loop.joint import JointModel, mixed_precision_pays
+from training.loop.unfreeze import unfreeze
 from training.settings import UnfreezeConfig
-from training.unfreeze import unfreeze
 from vidseq.checkpoint import load_checkpoint, save_checkpoint
 from vidseq.model import SequenceModel, VideoModel
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tests.toy_examples import toy_config, toy_examples
-from training.batches import Part, Row
-from training.chunks import Reading
-from training.example import Example
-from training.fit import fit, read_chunk
-from training.losses import Losses
-from training.progress import Epoch
+from training.data.example import Example
+from training.data.targets import IGNORED
+from training.loop.batches import Part, Row
+from training.loop.chunks import Reading
+from training.loop.fit import fit, read_chunk
+from training.loop.losses import Losses
+from training.loop.progress import Epoch
 from training.settings import FitConfig
-from training.targets import IGNORED
 from vidseq.config import RecurrentConfig
 from vidseq.errors import OptionError
 from vidseq.model import SequenceModel

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional
 
 from tests.toy_examples import toy_config, toy_examples
-from training.batches import Part, Row
-from training.chunks import Chunk, Reading
-from training.example import Example
-from training.losses import Losses
+from training.data.example import Example
+from training.loop.batches import Part, Row
+from training.loop.chunks import Chunk, Reading
+from training.loop.losses import Losses
 from training.settings import FitConfig
 from vidseq.config import ModelConfig
 from vidseq.model import Scores, SequenceModel

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from training.metrics.classes import counts, one_hot
-from training.metrics.resampling import Ints, Resampling
-from training.paired import Judged, differences
+from training.measure.metrics.classes import counts, one_hot
+from training.measure.metrics.resampling import Ints, Resampling
+from training.measure.paired import Judged, differences
 
 NUM_CLIPS, NUM_LABELS = 30, 3
 GROUPS = [f"{number % 10}" for number in range(NUM_CLIPS)]

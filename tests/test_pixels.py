@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.toy_videos import paint, read, write_clip
-from training.pixels import PixelCache
+from training.data.pixels import PixelCache
 from vidseq.config import Limits, Picture, Sampling
 from vidseq.errors import TooManyFrames, VideoError
 from vidseq.sampling import sample

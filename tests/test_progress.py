@@ -12,9 +12,9 @@ import torch
 
 from tests.limits import limited
 from tests.toy_examples import two_orders, two_orders_config, weights_of
-from training.example import Example
-from training.fit import Fitted, fit
-from training.progress import Epoch
+from training.data.example import Example
+from training.loop.fit import Fitted, fit
+from training.loop.progress import Epoch
 from training.settings import FitConfig
 from vidseq.errors import OptionError, TrainingStopped
 from vidseq.model import SequenceModel

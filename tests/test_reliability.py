@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from training.figures import Reliability
-from training.metrics.reliability import calibrated_ece_band, expected_calibration_error, reliability
-from training.metrics.resampling import Floats, Ints, Resampling
+from training.measure.figures import Reliability
+from training.measure.metrics.reliability import calibrated_ece_band, expected_calibration_error, reliability
+from training.measure.metrics.resampling import Floats, Ints, Resampling
 
 
 def drawn(num_clips: int, *, too_sure_by: float = 1.0, seed: int = 0) -> tuple[Floats, Ints]:

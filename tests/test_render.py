@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from training.clips import ClipFolder, LabelledClip, read_clips
+from training.data.clips import ClipFolder, LabelledClip, read_clips
 from training.render import MOTIONS, STILL, render_clips
 from vidseq.config import Picture
 from vidseq.errors import OptionError

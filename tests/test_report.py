@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.toy_models import ACTIONS, FRAMES, toy_config
-from training.figures import (
+from training.loop.progress import Epoch
+from training.measure.figures import (
     AccuracySeen,
     Arrangement,
     Band,
@@ -28,8 +29,7 @@ from training.figures import (
     SegmentMetrics,
     SegmentResults,
 )
-from training.gradient_health import Fade, GradientHealth
-from training.progress import Epoch
+from training.measure.gradient_health import Fade, GradientHealth
 from training.report.findings import Findings
 from training.report.page import write_report
 from training.report.timelines import Ribbon, Run, Timeline

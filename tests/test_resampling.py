@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.metrics.resampling import Difference, Floats, Resampling, intervals_of, mean_of, measured
+from training.measure.metrics.resampling import Difference, Floats, Resampling, intervals_of, mean_of, measured
 
 
 def interval(groups: list[str], value_N: Floats, *, seed: int = 0) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.row_files import MAPPED_BYTES, joint_hash, read_rows, write_rows
+from training.data.row_files import MAPPED_BYTES, joint_hash, read_rows, write_rows
 
 
 def rows(num_frames: int) -> dict[str, np.ndarray]:

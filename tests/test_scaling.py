@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training.metrics.resampling import Floats, Ints
-from training.scaling import calibration_results
+from training.measure.metrics.resampling import Floats, Ints
+from training.measure.scaling import calibration_results
 from vidseq.config import Calibration
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.toy_scores import CONFIG, scores
-from training.clips import LabelledClip
-from training.scores import calibrated_A, groups_of, said_A
+from training.data.clips import LabelledClip
+from training.measure.scores import calibrated_A, groups_of, said_A
 from vidseq.config import Calibration, HeadsConfig
 
 WARMER = Calibration(elapsed_seconds=(0.0, 2.0), temperatures=(1.0, 3.0))

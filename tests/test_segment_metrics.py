@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.figures import SegmentMetrics
-from training.metrics.segments import edit_score, num_matched, runs, segment_metrics
-from training.targets import IGNORED
+from training.data.targets import IGNORED
+from training.measure.figures import SegmentMetrics
+from training.measure.metrics.segments import edit_score, num_matched, runs, segment_metrics
 
 BACKGROUND = 0
 

@@ -1,4 +1,4 @@
-"""training.splits: every clip tested once, no group torn apart, small data told of in a sentence."""
+"""training.data.splits: every clip tested once, no group torn apart, small data told of in a sentence."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.clips import LabelledClip, LabelledSegment
-from training.splits import make_folds, make_nested_folds, near_duplicates, validation_split
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.splits import make_folds, make_nested_folds, near_duplicates, validation_split
 from vidseq.errors import DatasetError, OptionError
 
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from tests.toy_scores import CONFIG, dataset, scores
-from training.evaluate import evaluate
-from training.figures import Arrangement, ClassFigures, ClipResults, Evaluation, Honesty
+from training.measure.evaluate import evaluate
+from training.measure.figures import Arrangement, ClassFigures, ClipResults, Evaluation, Honesty
 from training.tables import MAX_CONFUSED, MAX_LABELS, evaluation_tables, figure
 
 HONESTY = Honesty(

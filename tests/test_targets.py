@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toy_models import FRAMES, toy_config
-from training.clips import LabelledClip, LabelledSegment
-from training.targets import IGNORED, delayed, frame_targets, settled
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.targets import IGNORED, delayed, frame_targets, settled
 from vidseq.config import Sampling
 from vidseq.labelling import Labelling
 from vidseq.model import Scores

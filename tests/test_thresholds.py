@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.calibration import MIN_CLIPS, Course
-from training.thresholds import answered, best_thresholds, reaching, tune
+from training.measure.calibration import MIN_CLIPS, Course
+from training.measure.thresholds import answered, best_thresholds, reaching, tune
 from vidseq.config import Calibration, HeadsConfig
 
 PLAIN = Calibration(elapsed_seconds=(0.0,), temperatures=(1.0,))

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.clips import LabelledClip, LabelledSegment
-from training.dataset import Dataset
-from training.features import ClipFeatures
-from training.figures import ClipRow
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.dataset import Dataset
+from training.data.features import ClipFeatures
+from training.measure.figures import ClipRow
+from training.measure.scores import ClipScores
 from training.report.timelines import Run, Timeline, choose
-from training.scores import ClipScores
 
 ACTIONS, FRAMES = ("serve", "return"), ("wait", "swing")
 SECONDS_T = np.arange(8) / 4

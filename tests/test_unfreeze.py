@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from training.loop.unfreeze import parameter_groups, split_into_blocks, unfreeze
 from training.settings import UnfreezeConfig
-from training.unfreeze import parameter_groups, split_into_blocks, unfreeze
 from vidseq.backbones import build_config
 from vidseq.config import MotionConfig
 from vidseq.encoder import Encoder

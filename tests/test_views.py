@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.batches import learning_batches, measuring_batches
-from training.example import Example, one_hot
-from training.frame_augment import FrameAugment
+from training.data.example import Example, one_hot
+from training.data.frame_augment import FrameAugment
+from training.data.views import of_pixels, with_views
+from training.loop.batches import learning_batches, measuring_batches
 from training.settings import FitConfig
-from training.views import of_pixels, with_views
 
 
 def numbered(length: int, *, value: float = 0.0) -> Example:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.example import Example, one_hot
-from training.fit import Fitted
+from training.data.example import Example, one_hot
+from training.loop.fit import Fitted
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
 from vidseq.model import SequenceModel
 

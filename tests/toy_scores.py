@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training.clips import LabelledClip, LabelledSegment
-from training.dataset import Dataset
-from training.features import ClipFeatures
-from training.scores import ClipScores
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.dataset import Dataset
+from training.data.features import ClipFeatures
+from training.measure.scores import ClipScores
 from vidseq.config import HeadsConfig, ModelConfig
 
 ACTIONS, FRAMES = ("a", "b", "c"), ("still", "x", "y")

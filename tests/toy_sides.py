@@ -3,10 +3,10 @@
 import torch
 
 from tests.toy_examples import two_orders
-from training.example import Example, one_hot
-from training.frame_augment import FrameAugment
-from training.targets import IGNORED
-from training.views import of_pixels
+from training.data.example import Example, one_hot
+from training.data.frame_augment import FrameAugment
+from training.data.targets import IGNORED
+from training.data.views import of_pixels
 
 Sides = tuple[list[Example], list[Example]]
 

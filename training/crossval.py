@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from training.dataset import Dataset
-from training.fit import fit
-from training.honesty import Rights, rearranged
-from training.progress import Epoch
-from training.scores import ClipScores, score_clips
+from training.data.dataset import Dataset
+from training.data.splits import Fold, validation_split
+from training.loop.fit import fit
+from training.loop.progress import Epoch
+from training.measure.honesty import Rights, rearranged
+from training.measure.scores import ClipScores, score_clips
 from training.settings import FitConfig
-from training.splits import Fold, validation_split
 from vidseq.config import ModelConfig
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def cross_validate(
 
     Args:
         run_prefix: each fold is saved after every epoch, as PREFIX-fold-N.pt; None keeps nothing.
-        rearrange: also show each clip's frames rearranged (`training.honesty`); else `rights` is empty.
+        rearrange: also show each clip's frames rearranged (`training.measure.honesty`); else `rights` is empty.
         on_resume: as that of `fit`, for each fold that was found there.
     """
     scores: dict[int, ClipScores] = {}

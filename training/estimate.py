@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import torch
 
-from training.example import Example, one_hot
-from training.features import ClipFeatures, FeatureExtractor
-from training.fit import fit
+from training.data.example import Example, one_hot
+from training.data.features import ClipFeatures, FeatureExtractor
+from training.loop.fit import fit
 from training.settings import FitConfig
 from vidseq.config import ModelConfig
 from vidseq.errors import TrainingStopped, VideoError

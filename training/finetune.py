@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from training.dataset import Dataset
-from training.example import Example
-from training.fit import Fitted, fit, fit_model
-from training.frame_augment import FrameAugment
-from training.joint import JointModel, mixed_precision_pays
-from training.pixels import PixelCache
+from training.data.dataset import Dataset
+from training.data.example import Example
+from training.data.frame_augment import FrameAugment
+from training.data.pixels import PixelCache
+from training.data.splits import validation_split
+from training.data.views import of_pixels
+from training.loop.fit import Fitted, fit, fit_model
+from training.loop.joint import JointModel, mixed_precision_pays
+from training.loop.unfreeze import parameter_groups, unfreeze
 from training.settings import FitConfig
 from training.show import Show
-from training.splits import validation_split
-from training.unfreeze import parameter_groups, unfreeze
-from training.views import of_pixels
 from training.watching import Watch, watched
 from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder
@@ -162,7 +162,7 @@ def _fit_joint(
     }
     if num_workers == 1:
         return fit_model(model.to(device), *sides(), **arguments)
-    from training.distributed import fit_together  # imports Ray, which whoever trains alone need not have
+    from training.loop.distributed import fit_together  # imports Ray, which whoever trains alone need not have
 
     return fit_together(model.cpu(), sides, num_workers=num_workers, device=device.type, **arguments)
 

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from training.clips import ClipFolder
-from training.dataset import Dataset, load_dataset
-from training.features import FeatureExtractor
+from training.data.clips import ClipFolder
+from training.data.dataset import Dataset, load_dataset
+from training.data.features import FeatureExtractor
 from training.show import Show
 
 OnBad = Literal["stop", "skip"]

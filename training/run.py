@@ -7,22 +7,22 @@ from pathlib import Path
 
 import torch
 
-from training.card import write_card
-from training.clips import ClipFolder, read_clips, too_small_warnings
+from training.data.clips import ClipFolder, read_clips, too_small_warnings
+from training.data.features import FeatureExtractor
+from training.data.frame_augment import FrameAugment
+from training.data.splits import make_nested_folds, validation_split
 from training.estimate import estimate
-from training.features import FeatureExtractor
-from training.figures import Evaluation
 from training.finetune import finetune
-from training.frame_augment import FrameAugment
 from training.loading import OnBad, load_features
+from training.loop.unfreeze import unfrozen_blocks
+from training.measure.figures import Evaluation
 from training.options import Options, configure
+from training.report.card import write_card
 from training.report.findings import gather
 from training.report.page import write_report
 from training.settings import FitConfig
 from training.show import Show
-from training.splits import make_nested_folds, validation_split
 from training.trainer import Trainer
-from training.unfreeze import unfrozen_blocks
 from vidseq.checkpoint import check_destination, save_checkpoint
 from vidseq.encoder import Encoder, load_default_weights
 from vidseq.errors import OptionError

@@ -44,9 +44,9 @@ class FitConfig(Config):
 
     `mixup` lays two clips over each other, frame by frame, in shares drawn from Beta(mixup, mixup) (arxiv:1710.09412).
     `average_decay` keeps a running mean of the weights, and that is the model: 0.99 looks back some 100 steps.
-    `augment_time` shows a clip in another way each time: see training.augment. `augment_frames` changes its frames
-    (training.frame_augment): of a frozen CNN's features it makes `num_views` sets, the first without changes; a CNN
-    that is trained, as `unfreeze` says, sees them changed anew each time.
+    `augment_time` shows a clip in another way each time: see training.data.augment. `augment_frames` changes its frames
+    (training.data.frame_augment): of a frozen CNN's features it makes `num_views` sets, the first without changes; a
+    CNN that is trained, as `unfreeze` says, sees them changed anew each time.
 
     With `stop_early` some clips are held out, and training stops once `patience_epochs` have not made them any better;
     else all clips are learnt from, for all epochs.

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.figures import Comparison, Evaluation
+from training.measure.figures import Comparison, Evaluation
 from training.tables import comparison_tables, evaluation_tables
 
 

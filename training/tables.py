@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from training.figures import (
+from training.measure.figures import (
     Arrangement,
     CalibrationResults,
     Change,

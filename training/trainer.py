@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.calibration import Calibrated, Course, calibrate
 from training.crossval import CrossValidated, cross_validate
-from training.dataset import Dataset
-from training.evaluate import evaluate
-from training.figures import Evaluation
-from training.fit import Fitted, fit
-from training.honesty import honesty, rearranged
-from training.progress import Epoch
-from training.report.words import count
-from training.scores import ClipScores, score_clips
+from training.data.dataset import Dataset
+from training.data.splits import Fold, make_nested_folds, near_duplicates, validation_split
+from training.loop.fit import Fitted, fit
+from training.loop.progress import Epoch
+from training.measure.calibration import Calibrated, Course, calibrate
+from training.measure.evaluate import evaluate
+from training.measure.figures import Evaluation
+from training.measure.honesty import honesty, rearranged
+from training.measure.scores import ClipScores, score_clips
+from training.measure.thresholds import tune
 from training.settings import FitConfig
 from training.show import Show
-from training.splits import Fold, make_nested_folds, near_duplicates, validation_split
-from training.thresholds import tune
 from training.watching import in_a_word, watched
+from training.words import count
 from vidseq.config import ModelConfig
 from vidseq.model import SequenceModel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from training.progress import Epoch
+from training.loop.progress import Epoch
 from training.show import Advance, Show
 
 

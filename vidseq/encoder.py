@@ -29,7 +29,7 @@ _HALF_MAX = 65504.0
 
 
 class Encoder(nn.Module):
-    """A backbone with its normalisation; always in evaluation mode, and frozen unless training.unfreeze says otherwise.
+    """A backbone with its normalisation; always in evaluation mode, and frozen unless training unfreezes it.
 
     A fresh one has random weights: `load_default_weights` or `load_state_dict` fills it. `batch_frames` may be set to
     another number than the device's default. `pooled_size` is F, `encoded_size` is E, and `feature_size` D: the size of

@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.figures import Reliability
-from training.gradient_health import FADED, Fade
-from training.progress import Epoch
+from training.loop.progress import Epoch
+from training.measure.figures import Reliability
+from training.measure.gradient_health import FADED, Fade
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
 _PAGE = "#010203"  # no curve has this colour: it stands for the page's own until the drawing is finished

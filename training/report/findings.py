@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from training.calibration import Calibrated
-from training.dataset import Dataset
-from training.figures import Evaluation
-from training.fit import build_model
-from training.gradient_health import GradientHealth, measure
-from training.progress import Epoch
+from training.data.dataset import Dataset
+from training.loop.fit import build_model
+from training.loop.progress import Epoch
+from training.measure.calibration import Calibrated
+from training.measure.figures import Evaluation
+from training.measure.gradient_health import GradientHealth, measure
 from training.report.thumbnails import thumbnails
 from training.report.timelines import Timeline, choose
 from training.settings import FitConfig

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from training.evaluate import BESIDE
-from training.figures import Evaluation, Reliability
-from training.gradient_health import GradientHealth
-from training.progress import Epoch
+from training.loop.progress import Epoch
+from training.measure.evaluate import BESIDE
+from training.measure.figures import Evaluation, Reliability
+from training.measure.gradient_health import GradientHealth
 from training.report import drawings
 from training.report.findings import Findings
-from training.report.words import answers, count
 from training.tables import figure
+from training.words import answers, count
 from vidseq import __version__
 from vidseq.config import Config, HeadsConfig
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
-from training.example import Example
-from training.figures import ClipRow
-from training.scores import ClipScores
-from training.targets import IGNORED
+from training.data.dataset import Dataset
+from training.data.example import Example
+from training.data.targets import IGNORED
+from training.measure.figures import ClipRow
+from training.measure.scores import ClipScores
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

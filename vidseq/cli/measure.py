@@ -29,7 +29,7 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled clips, beside a mean of frames and a frame alone; say whether it uses time."""
     check_writable(json)
-    from training.measure import evaluate_model
+    from training.evaluation import evaluate_model
     from training.show import Show
 
     show = Show()
@@ -51,7 +51,7 @@ def compare(
 ) -> None:
     """Compare two models on the same labelled clips: differences in pairs, what changed, and what each costs."""
     check_writable(json)
-    from training.measure import compare_models
+    from training.evaluation import compare_models
     from training.show import Show
 
     show = Show()

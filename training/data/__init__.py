@@ -1,0 +1,1 @@
+"""Labelled clips, as they are read, computed once, and handed to whoever learns from them."""

@@ -1,0 +1,1 @@
+"""What learns: batches in, weights out, whatever happens on the way."""
