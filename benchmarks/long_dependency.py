@@ -1,14 +1,15 @@
 """How far back a cell learns to look: a cue, then noise, then the question. And the gradients that say why.
 
-    python -m benchmarks.long_dependency --picture gradients.svg
+    python -m benchmarks.long_dependency --pictures FOLDER
 
     frame       0       1 ... N      N + 1
     features    cue     noise        question        the action is the cue, one of four, asked for at the last frame
 
 Every cell has the same size, the same sequences and the same number of updates. The sequences that it learns from have
 1 to N frames of noise, as clips differ in length, and those that it is asked about have N: accuracy, the median over
-seeds; chance is 0.25. What is not learnt within these updates may be with more: the table compares cells, it does not
-say what is possible. The picture has the gradient at each step back of every cell, trained at the longest N.
+seeds; chance is 0.25. In brackets, how much of the gradient 1 step back is left N steps back, at the cue, once it is
+trained. What is not learnt within these updates may be with more: the table compares cells, it does not say what is
+possible. For each N a picture has the gradients at all steps back. Half an hour on one core.
 """
 
 import argparse
@@ -35,22 +36,26 @@ CUE, QUESTION = NUM_SYMBOLS, NUM_SYMBOLS + 1  # the features that mark these fra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--picture", type=Path, help="an .svg file for the gradients")
+    parser.add_argument("--pictures", type=Path, help="a folder for a picture of the gradients at each N")
     parser.add_argument("--quick", action="store_true", help="two short N, one seed")
     arguments = parser.parse_args()
     lengths, seeds = (LENGTHS[:2], SEEDS[:1]) if arguments.quick else (LENGTHS, SEEDS)
-    print(f"| | {' | '.join(f'N = {num_noise}' for num_noise in lengths)} | gradient {lengths[-1]} steps back |")
-    print(f"|---{'|---' * len(lengths)}|---|", flush=True)
-    fades: dict[str, Fade] = {}
+    print(f"| | {' | '.join(f'N = {num_noise}' for num_noise in lengths)} |\n|---{'|---' * len(lengths)}|", flush=True)
+    fades_by_length: dict[int, dict[str, Fade]] = {num_noise: {} for num_noise in lengths}
     for cell in CELLS:
-        runs = [[_learn(cell, num_noise=num_noise, seed=seed) for seed in seeds] for num_noise in lengths]
-        longest = [fade(model, asked[:16]) for model, asked in runs[-1]]
-        fades[cell] = longest[0]
-        accuracies = [statistics.median(_accuracy(*run) for run in of_length) for of_length in runs]
-        reached = statistics.median(one.ratio_K[lengths[-1] - 1] for one in longest)
-        print(f"| {cell} | {' | '.join(f'{value:.3f}' for value in accuracies)} | {reached:.0e} |", flush=True)
-        if arguments.picture is not None:
-            arguments.picture.write_text(as_file(gradients(fades)))
+        cells = []
+        for num_noise in lengths:
+            runs = [_learn(cell, num_noise=num_noise, seed=seed) for seed in seeds]
+            fades = [fade(model, asked[:16]) for model, asked in runs]
+            fades_by_length[num_noise][cell] = fades[0]
+            accuracy = statistics.median(_accuracy(*run) for run in runs)
+            left = statistics.median(one.ratio_K[num_noise] for one in fades)  # step N + 1 is the cue's own state
+            cells.append(f"{accuracy:.3f} ({left:.0e})")
+        print(f"| {cell} | {' | '.join(cells)} |", flush=True)
+    if arguments.pictures is not None:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+        for num_noise, fade_by_cell in fades_by_length.items():
+            (arguments.pictures / f"gradients-{num_noise}.svg").write_text(as_file(gradients(fade_by_cell)))
 
 
 def sequences(count: int, *, shortest: int, longest: int, seed: int) -> list[Example]:
