@@ -34,7 +34,6 @@ STEPS: dict[str, dict[str, Any]] = {
     "motion of the last map": MAPS,
     "and of the middle one": {"motion": ("last", "middle")},
     "each feature by its own mean and spread": {"normalisation": "standard"},
-    "32 hidden units": {"hidden_size": 32},
     "readout of mean and spread": {"readout": "statistics"},
     "random stretches of time": {"augment_time": ("crop",)},
     "mixup 0.4": {"mixup": 0.4},
@@ -46,7 +45,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "lstm": {"cell": "lstm"},
     "gru, mean readout": {"readout": "mean"},
     "gru, no mixup": {"mixup": 0.0},
-    "gru, 64 hidden units": {"hidden_size": 64},
+    "gru, 32 hidden units": {"hidden_size": 32},
 }
 
 

@@ -32,7 +32,6 @@ def motion() -> Options:
         num_views=4,
         augment_time=("crop",),
         normalisation="standard",
-        hidden_size=32,
         readout="statistics",
         mixup=0.4,
         epochs=40,
