@@ -118,7 +118,7 @@ def test_folds_measure_every_clip_and_then_train_on_all(clips: Path, tmp_path: P
 def test_after_the_folds_model_and_baseline_train_for_their_own_median_epochs(clips: Path, tmp_path: Path) -> None:
     steep = (*SMALL, "--epochs", 12, "--learning-rate", 0.02, "--dropout", 0)  # the gru overfits at once
     run = in_process("train", clips, "--out", tmp_path / "model", "--group-by", "scene", "--folds", 3, *steep)
-    told = re.search(r"epochs of the folds: (\d+), and (\d+) for the baseline", run.stderr)
+    told = re.search(r"epochs of the folds: (\d+), and (\d+) and (\d+) for the baselines", run.stderr)
     assert told is not None and told[1] != told[2]
     assert re.search(rf"training gru \S+ {told[1]}/{told[1]} ", run.stderr)
     assert re.search(rf"training mean-pool \S+ {told[2]}/{told[2]} ", run.stderr)
