@@ -1,6 +1,8 @@
 """Training on real Ray Train workers: the same model as by one process, its progress told, its errors one sentence."""
 
-import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.running import descendants, listeners
 from tests.toy_examples import two_orders_config
 from tests.toy_models import toy_config, toy_model
 from tests.toy_sides import Sides, features, no_sides, pixels
+from tests.toy_videos import write_clip
 from training.loop.fit import Fitted, build_model, fit_model
 from training.loop.joint import JointModel
 from training.loop.progress import Epoch
@@ -81,17 +84,28 @@ def test_the_cnn_is_trained_by_two_workers_too() -> None:
     unfreeze(model.encoder, how)
     before: dict[str, Tensor] = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     groups = [*parameter_groups(model.encoder, how), {"params": list(model.sequence.parameters())}]
-    heard: list[tuple[str, object]] = []
-
-    def listen(epoch: Epoch) -> None:
-        everyone = {os.getpid(), *descendants(os.getpid())}
-        heard.extend((name, address) for name, address in listeners(everyone) if not address.is_loopback)
-
-    fitted = by_workers(pixels, model, config=config, groups=groups, on_epoch=listen)
-    assert heard == [], "while the workers are at work, nothing listens beyond the loopback"
+    fitted = by_workers(pixels, model, config=config, groups=groups)
     moved = {n for n, t in fitted.model.encoder.state_dict().items() if not torch.equal(t, before[n])}
     assert moved == {name for name, p in model.encoder.named_parameters() if p.requires_grad}
     assert fitted.history[-1].train_loss < fitted.history[0].train_loss
+
+
+def test_while_workers_are_at_work_nothing_listens_beyond_the_loopback(tmp_path: Path) -> None:
+    """In a process of its own, in which nobody has imported Ray before."""
+    for label in "ab":
+        (tmp_path / "clips" / label).mkdir(parents=True)
+    for number in range(8):
+        write_clip(tmp_path / "clips" / "ab"[number % 2] / f"{number}.mp4", num_frames=10 + number)
+    small = ("--backbone", "timm:test_efficientnet", "--weights", "none", "--size", "32", "--epochs", "2")
+    command = [sys.executable, "-m", "vidseq", "train", "clips", "--out", "model", *small, "--unfreeze", "1"]
+    heard: set[tuple[str, object]] = set()
+    with subprocess.Popen([*command, "--workers", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            heard.update(listeners({process.pid, *descendants(process.pid)}))
+            time.sleep(0.2)
+    assert process.returncode == 0
+    assert any(name.startswith("ray::RayTrainWo") for name, _ in heard), "workers were there to be heard"
+    assert {(name, address) for name, address in heard if not address.is_loopback} == set()
 
 
 def test_an_error_in_a_worker_is_the_same_error_here() -> None:
