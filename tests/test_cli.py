@@ -115,6 +115,18 @@ def test_folds_measure_every_clip_and_then_train_on_all(clips: Path, tmp_path: P
     assert not list((tmp_path / "model.run").glob("*.pt"))
 
 
+def test_clips_that_look_the_same_on_both_sides_of_folds_are_told_once(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    with (folder / "clips.csv").open() as table:
+        path, label = next(csv.reader(itertools.islice(table, 1, 2)))[:2]
+    shutil.copy(folder / path, folder / "again.mp4")
+    with (folder / "clips.csv").open("a") as table:
+        table.write(f"again.mp4,{label},elsewhere\n")
+    run = in_process("train", folder, "--out", tmp_path / "model", "--group-by", "scene", "--folds", 3, *SMALL)
+    assert len(re.findall(r"look nearly the same \(1\.000\)", run.stderr)) == 1
+
+
 def test_after_the_folds_model_and_baseline_train_for_their_own_median_epochs(clips: Path, tmp_path: Path) -> None:
     steep = (*SMALL, "--epochs", 12, "--learning-rate", 0.02, "--dropout", 0)  # the gru overfits at once
     run = in_process("train", clips, "--out", tmp_path / "model", "--group-by", "scene", "--folds", 3, *steep)

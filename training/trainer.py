@@ -81,6 +81,7 @@ class Trainer:
             MEAN_POOL: config.baseline(),
             FRAME_ALONE: config.frame_alone(),
         }
+        self._warned_of: set[frozenset[int]] = set()
         self.datasets = dict.fromkeys(self.configs, dataset) | {FRAME_ALONE: dataset.alone()}
 
     def with_validation(self) -> Trained:
@@ -209,6 +210,9 @@ class Trainer:
     def _warn_of_duplicates(self, left: Sequence[int], right: Sequence[int]) -> None:
         clips = self.dataset.clips
         for one, other, similarity in near_duplicates(self.dataset.mean_features(), left, right):
+            if (pair := frozenset((one, other))) in self._warned_of:  # in another fold, the other way round
+                continue
+            self._warned_of.add(pair)
             self.show.warn(
                 f"{clips[one].path.name} and {clips[other].path.name} look nearly the same ({similarity:.3f}) "
                 "and lie on both sides of a split: if they show the same, give them one group"
