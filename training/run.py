@@ -24,6 +24,7 @@ from training.settings import FitConfig
 from training.show import Show
 from training.trainer import Trainer
 from vidseq.checkpoint import check_destination, save_checkpoint
+from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder, load_default_weights
 from vidseq.errors import OptionError
 from vidseq.model import VideoModel, check_state_size
@@ -50,8 +51,7 @@ def train(
     some clips are marked `test`. Either way the scores of clips not learnt from calibrate the action, for early exit.
     `device` computes the features; the sequence model is small and stays on the CPU. A CNN that is unfrozen is trained
     first, by `num_workers`, on all but the validation split; features and baselines are then those of the trained one.
-    The report in the folder holds
-    small pictures of clips only if that is asked for.
+    The report in the folder holds small pictures of clips only if that is asked for.
 
     Raises:
         DatasetError, OptionError, CheckpointError: with a sentence for the person.
@@ -59,10 +59,7 @@ def train(
     check_destination(out)
     folder = read_clips(clips, group_by=group_by, background=background, several=options.several)
     _check_split(folder, num_folds=num_folds, seed=options.seed)
-    for warning in (*folder.warnings, *too_small_warnings(folder.clips, num_folds=num_folds or 2)):
-        show.warn(warning)
-    if num_folds is not None and any(clip.split is not None for clip in folder.clips):
-        show.warn("--folds ignores the given split: every clip is tested once")
+    _warn(folder, num_folds=num_folds, show=show)
     config, settings = configure(
         options,
         action_labels=folder.action_labels,
@@ -75,15 +72,7 @@ def train(
     _check_cnn(encoder, settings, num_folds=num_folds, num_workers=num_workers)
     load_default_weights(encoder)
     extractor = FeatureExtractor(encoder.to(device), config=config, augment=FrameAugment(settings.augment_frames))
-    about = estimate(
-        [clip.path for clip in folder.clips],
-        extractor,
-        configs=[config, config.baseline(), config.frame_alone()],
-        settings=settings,
-        num_folds=num_folds,
-    )
-    if about is not None:
-        show.say(f"{about}; how long the CNN takes to train is told by its bar" if settings.unfreeze else str(about))
+    _say_how_long(folder, extractor, config=config, settings=settings, num_folds=num_folds, show=show)
     dataset = load_features(folder, extractor, num_views=settings.num_views, on_bad=on_bad, show=show)
     run, learnt = out.with_name(f"{out.name}.run"), None
     if settings.unfreeze is not None:
@@ -101,7 +90,6 @@ def train(
     )
     trained = trainer.with_validation() if num_folds is None else trainer.with_folds(num_folds)
     show.evaluation(trained.evaluation, title=trained.measured_on)
-    config = trained.config
     findings = gather(
         out.name,
         trained,
@@ -110,11 +98,10 @@ def train(
         problems=show.warned,
         with_thumbnails=report_thumbnails,
     )
-    model = VideoModel(encoder.cpu(), trained.model.model)
     save_checkpoint(
         out,
-        config=config,
-        model=model,
+        config=trained.config,
+        model=VideoModel(encoder.cpu(), trained.model.model),
         baseline=trained.baseline.model,
         frame_alone=trained.frame_alone.model,
         documents={"card.md": write_card(findings), "report.html": write_report(findings)},
@@ -122,6 +109,34 @@ def train(
     )
     trainer.forget_progress()
     return trained.evaluation
+
+
+def _warn(folder: ClipFolder, *, num_folds: int | None, show: Show) -> None:
+    """What is allowed, and yet may not be what was meant."""
+    for warning in (*folder.warnings, *too_small_warnings(folder.clips, num_folds=num_folds or 2)):
+        show.warn(warning)
+    if num_folds is not None and any(clip.split is not None for clip in folder.clips):
+        show.warn("--folds ignores the given split: every clip is tested once")
+
+
+def _say_how_long(
+    folder: ClipFolder,
+    extractor: FeatureExtractor,
+    *,
+    config: ModelConfig,
+    settings: FitConfig,
+    num_folds: int | None,
+    show: Show,
+) -> None:
+    about = estimate(
+        [clip.path for clip in folder.clips],
+        extractor,
+        configs=[config, config.baseline(), config.frame_alone()],
+        settings=settings,
+        num_folds=num_folds,
+    )
+    if about is not None:
+        show.say(f"{about}; how long the CNN takes to train is told by its bar" if settings.unfreeze else str(about))
 
 
 def _check_cnn(encoder: Encoder, settings: FitConfig, *, num_folds: int | None, num_workers: int) -> None:
