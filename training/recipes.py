@@ -22,7 +22,7 @@ def motion() -> Options:
 
     Larger pictures, differences of the backbone's maps beside its features, four ways to see each clip while learning,
     clips mixed with each other, and all clips learnt from for a fixed number of epochs instead of some held out. It
-    reaches about ten points more than `default` on clips of fights. Features cost 50 CPU-ms a frame for each view; the
+    reaches about five points more than `default` on clips of fights. Features cost 50 CPU-ms a frame for each view; the
     rest a minute or two.
     """
     return Options(
