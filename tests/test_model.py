@@ -13,6 +13,7 @@ from tests.toy_models import toy_config, toy_model
 from vidseq.config import MotionConfig, Picture, RecurrentConfig, Sampling
 from vidseq.errors import OptionError, StateError
 from vidseq.model import Scores, SequenceModel, VideoModel, check_state_size
+from vidseq.motion import Motion
 from vidseq.sampling import sample
 from vidseq.state import MAX_STATE_BYTES, State, StateHeader, stack
 from vidseq.video import Reader
@@ -176,6 +177,12 @@ def test_a_model_whose_streams_would_remember_too_much_is_refused_before_it_is_t
     config = toy_config().model_copy(update={"recurrent": RecurrentConfig.model_validate(recurrent)})
     with pytest.raises(OptionError, match=rf"would remember {num_bytes} bytes, and at most 61,440 are allowed"):
         check_state_size(config)
+
+
+def test_what_motion_remembers_counts_too() -> None:
+    check_state_size(toy_config(), Motion(MotionConfig(grid=10), 1280, (128,)))
+    with pytest.raises(OptionError, match=r"would remember 102,\d{3} bytes.*fewer maps or channels"):
+        check_state_size(toy_config(), Motion(MotionConfig(grid=10), 1280, (512,)))
 
 
 def test_a_model_that_needs_the_whole_video_may_remember_more() -> None:

@@ -173,7 +173,7 @@ def check_state_size(config: ModelConfig, motion: Motion | None = None) -> None:
     if num_bytes > (limit := MAX_STATE_BYTES - _RESERVED_BYTES):
         raise OptionError(
             f"a stream of this model would remember {num_bytes:,} bytes, and at most {limit:,} are allowed: "
-            "choose a smaller hidden_size, num_layers, window_frames or motion grid"
+            "choose a smaller hidden_size, num_layers or window_frames; of motion, fewer maps or channels"
         )
 
 

@@ -195,6 +195,7 @@ def _options(context: typer.Context, recipe: RecipeName) -> "Options":
         return Options.model_validate({**RECIPES[recipe]().model_dump(), **typed})
     except ValidationError as error:
         field, mistake = first_mistake(error)
+        field = field.partition(".")[0]  # of a list, its option, not the number of what is wrong in it
         name = {"patience_epochs": "patience", "num_views": "views"}.get(field, field)
         raise OptionError(f"--{name.replace('_', '-')}: {mistake}") from None
 
