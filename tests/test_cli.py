@@ -427,7 +427,12 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (("--out", "m", "--patience", "0"), "--patience"),
         (("--out", "m", "--views", "0"), "--views: Input should be greater"),
         (("--out", "m", "--views", "2"), "give both, or neither"),
-        (("--out", "m", "--augment-frames", "zoom"), "--augment-frames: Input should be 'crop', 'colour'"),
+        (("--out", "m", "--augment-frames", "zoom"), "--augment-frames: Input should be 'wide', 'crop'"),
+        (("--out", "m", "--augment-frames", "wide", "--unfreeze", "1"), "'wide' is for views"),
+        (
+            ("--out", "m", "--augment-frames", "wide", "--views", "2", "--fit", "letterbox"),
+            "all of the frame in some views",
+        ),
         (("--out", "m", "--unfreeze", "some"), "--unfreeze: 'some' is neither none, all nor a number of blocks"),
         (("--out", "m", "--unfreeze", "0"), "--unfreeze: '0' is neither"),
         (("--out", "m", "--unfreeze", "99"), "has 18 blocks; 99 cannot be unfrozen"),

@@ -182,6 +182,16 @@ def test_each_view_has_features_of_its_own_and_view_0_is_the_clip_as_it_is(clip:
     assert not any(np.array_equal(views[one], views[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
+def test_a_wide_view_has_the_features_of_the_whole_frame(clip: Path, cache: Path) -> None:
+    letterboxed = toy_config().model_copy(update={"picture": Picture(size=32, fit="letterbox")})
+    cut, whole = (
+        FeatureExtractor(encoder(), config=config, cache=cache)(clip) for config in (toy_config(), letterboxed)
+    )
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("wide",)), cache=cache)
+    for view, expected in enumerate((cut, whole, cut)):
+        np.testing.assert_array_equal(extractor(clip, view=view).feature_TD, expected.feature_TD)
+
+
 def test_a_view_is_computed_once_for_each_way_to_change_frames(clip: Path, cache: Path) -> None:
     def num_frames(*changes: FrameChange) -> int:
         fresh = encoder()

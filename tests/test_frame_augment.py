@@ -10,9 +10,11 @@ from torch import Tensor
 
 from training.data.frame_augment import FrameAugment
 from training.settings import FrameChange
+from vidseq.config import Picture
 
 SIZE = 24
 EVERYTHING = FrameAugment(get_args(FrameChange))
+OF_PIXELS = [change for change in get_args(FrameChange) if change != "wide"]
 
 
 def a_clip(num_frames: int = 6) -> Tensor:
@@ -22,7 +24,7 @@ def a_clip(num_frames: int = 6) -> Tensor:
     return picture_HWC.repeat(num_frames, 1, 1, 1)
 
 
-@pytest.mark.parametrize("change", get_args(FrameChange))
+@pytest.mark.parametrize("change", OF_PIXELS)
 def test_each_change_does_something_to_some_clips(change: FrameChange) -> None:
     seen = [FrameAugment((change,))(a_clip(1), key=(draw,)) for draw in range(40)]
     assert any(not torch.equal(clip, a_clip(1)) for clip in seen)
@@ -72,3 +74,9 @@ def test_the_order_in_which_changes_are_named_changes_nothing() -> None:
 
 def test_without_changes_the_clip_is_as_it_was() -> None:
     assert torch.equal(FrameAugment()(a_clip(), key=(0,)), a_clip())
+
+
+def test_every_other_view_is_wide_from_the_first_changed_one_on() -> None:
+    assert [EVERYTHING.picture(Picture(), view=view).fit for view in range(4)] == ["crop", "letterbox"] * 2
+    assert [FrameAugment(("crop",)).picture(Picture(), view=view).fit for view in range(2)] == ["crop"] * 2
+    assert torch.equal(FrameAugment(("wide",))(a_clip(), key=(0,)), a_clip())

@@ -8,7 +8,7 @@ from vidseq.config import Config, ModelConfig, PositiveInt, Share
 from vidseq.errors import OptionError
 
 TimeChange = Literal["crop", "drop", "speed", "reverse"]
-FrameChange = Literal["crop", "colour", "grey", "flip"]
+FrameChange = Literal["wide", "crop", "colour", "grey", "flip"]
 ClassBalance = Literal["none", "weights", "sampling", "logits"]
 Long = Literal["whole", "truncated", "window"]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
@@ -97,6 +97,8 @@ def check_together(config: ModelConfig, settings: FitConfig) -> None:
             f"class_balance 'sampling' draws clips by their one action, and this model {said}: choose 'weights' or "
             "'logits'"
         )
+    if "wide" in settings.augment_frames and config.picture.fit == "letterbox":
+        raise OptionError("augment_frames 'wide' shows all of the frame in some views, fit 'letterbox' in all of them")
     _check_frames(settings)
 
 
@@ -111,6 +113,8 @@ def _check_frames(settings: FitConfig) -> None:
         return
     if settings.num_views > 1:
         raise OptionError("views are of a CNN that is frozen: one that is trained sees frames changed anew each time")
+    if "wide" in settings.augment_frames:
+        raise OptionError("augment_frames 'wide' is for views: unfreeze changes the pixels that were cut once")
     if settings.long != "whole":
         raise OptionError(
             f"unfreeze learns from stretches of clip_frames ({settings.unfreeze.clip_frames}) of a clip: it needs long "

@@ -120,7 +120,7 @@ class FeatureExtractor:
     def _compute(self, path: Path, key: str, view: int) -> Iterator[tuple[dict[str, Rows], NDArray[np.float64]]]:
         """Chunk after chunk, with the state that carries from one to the next what moved."""
         state: State | None = None
-        picture, sampling = self._config.picture, self._config.sampling
+        picture, sampling = self._augment.picture(self._config.picture, view=view), self._config.sampling
         device = self._encoder.pixel_mean.device
         for clip in sampled_clips(path, picture=picture, sampling=sampling, limits=self._limits):
             pixels_THWC = torch.from_numpy(clip.pixels_THWC)

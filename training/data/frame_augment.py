@@ -1,4 +1,4 @@
-"""Frames of a clip changed at random before the CNN sees them, all in the same way. Knows nothing of files or models.
+"""Frames of a clip changed before the CNN sees them, all in the same way. Knows nothing of files or models.
 
 One draw holds for a whole clip: what moves from frame to frame moves as before, and a mean over frames cannot average
 the change away. The pixels stay uint8: normalisation is the model's.
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from training.settings import FrameChange
+from vidseq.config import Picture
 
 # Mild: the action must still be in the picture. (arxiv:1409.4842 crops down to 0.08 of it, for one object alone.)
 CROP_SHARES, CROP_ASPECTS = (0.5, 1.0), (3 / 4, 4 / 3)
@@ -26,6 +27,7 @@ GREY_PROBABILITY = 0.1
 class FrameAugment:
     """A random change of a clip's frames, the same one for the same `key`.
 
+    wide    the whole frame, letterboxed, in the place of the square in its middle: in the views 1, 3, 5 and so on
     crop    a part of the frame, half of it or more, brought to the frame's size
     colour  other brightness, contrast and saturation
     grey    no colour, for one clip in ten
@@ -33,6 +35,10 @@ class FrameAugment:
     """
 
     changes: tuple[FrameChange, ...] = ()
+
+    def picture(self, picture: Picture, *, view: int) -> Picture:
+        """What a view's frames are cut to, before all else. View 0 is the clip as it is."""
+        return picture.model_copy(update={"fit": "letterbox"}) if "wide" in self.changes and view % 2 else picture
 
     def __call__(self, pixels_THWC: Tensor, *, key: tuple[int | str, ...]) -> Tensor:
         """The clip as it is seen this time: uint8, as large as it was.
@@ -42,10 +48,10 @@ class FrameAugment:
             key: what the draw follows from, such as seed, epoch and clip. Torch's own generator is left alone.
         """
         assert pixels_THWC.dtype == torch.uint8, f"pixels must be uint8, not {pixels_THWC.dtype}"
-        if not self.changes or not len(pixels_THWC):
+        ordered = [change for change in get_args(FrameChange) if change in self.changes and change != "wide"]
+        if not ordered or not len(pixels_THWC):
             return pixels_THWC
         height, width = pixels_THWC.shape[1:3]
-        ordered = [change for change in get_args(FrameChange) if change in self.changes]
         transform = v2.Compose([_transform(change, height=height, width=width) for change in ordered])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(key))

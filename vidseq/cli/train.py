@@ -119,7 +119,7 @@ def train(
     ] = "",
     augment_frames: Annotated[
         str,
-        _in(LEARNING, "Change frames, any of crop,colour,grey,flip; flip if left and right mean the same."),
+        _in(LEARNING, "Change frames, any of wide,crop,colour,grey,flip; flip if left and right mean the same."),
     ] = "",
     num_views: Annotated[
         int, _in(LEARNING, "Sets of features of each clip, all but one with frames changed so.", "--views")
