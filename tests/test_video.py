@@ -197,6 +197,17 @@ def test_letterbox_of_a_thread_keeps_one_row() -> None:
     assert (boxed_HWC == 255).all(axis=(1, 2)).sum() == 1
 
 
+@pytest.mark.parametrize(("height", "width"), [(60, 120), (120, 60)])
+def test_stretch_shows_the_whole_frame_and_nothing_else(height: int, width: int) -> None:
+    """Four quarters of four shades stay four quarters."""
+    quarters_HWC = np.kron(
+        np.array([[40, 90], [160, 220]], dtype=np.uint8), np.ones((height // 2, width // 2), np.uint8)
+    )
+    stretched_HWC = fit(quarters_HWC[..., None].repeat(3, axis=2), Picture(size=32, fit="stretch"))
+    expected = np.kron(np.array([[40, 90], [160, 220]]), np.ones((16, 16)))
+    np.testing.assert_array_equal(stretched_HWC[..., 0], expected)
+
+
 # What is refused before a frame is decoded
 
 

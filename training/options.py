@@ -24,6 +24,7 @@ from vidseq.config import (
     BetweenLayers,
     CellName,
     Config,
+    Fit,
     HeadsConfig,
     LayerSize,
     ModelConfig,
@@ -81,7 +82,7 @@ class Options(Config):
     motion: Listed[MotionOf] = ()
     motion_sign: MotionSign = "absolute"
     motion_channels: MotionChannels = 128
-    fit: Literal["crop", "letterbox"] = "crop"
+    fit: Fit = "crop"
     epochs: PositiveInt = 60
     batch_size: PositiveInt = 16
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3

@@ -37,11 +37,17 @@ class Limits(Config):
     max_decoded_bytes: PositiveInt = 4 * 2**40  # pixels x 3, summed over all decoded frames
 
 
+Fit = Literal["crop", "letterbox", "stretch"]
+
+
 class Picture(Config):
-    """The square that the CNN sees: shorter side resized to `size` and cropped, or the whole frame letterboxed."""
+    """The square that the CNN sees: shorter side resized to `size` and cropped, or the whole frame.
+
+    The whole frame is letterboxed, with its proportions, or stretched, without bars.
+    """
 
     size: Annotated[int, Field(ge=16, le=1024)] = 224
-    fit: Literal["crop", "letterbox"] = "crop"
+    fit: Fit = "crop"
 
 
 class Sampling(Config):

@@ -138,7 +138,8 @@ def fit(pixels_HWC: Pixels, picture: Picture) -> Pixels:
     """From [H, W, C] in blue, green, red to [size, size, C] in red, green, blue, by one resize.
 
     'crop' cuts out the centre square and resizes that: what resizing the shorter side and cutting afterwards gives
-    (up to the half pixel to which that cut is rounded), for less work. 'letterbox' centres the whole frame on grey.
+    (up to the half pixel to which that cut is rounded), for less work. 'letterbox' centres the whole frame on grey,
+    'stretch' makes a square of it: no pixel is lost or wasted, and proportions change.
     """
     height, width, _ = pixels_HWC.shape
     size = picture.size
@@ -146,6 +147,8 @@ def fit(pixels_HWC: Pixels, picture: Picture) -> Pixels:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         small_HWC = _resize(pixels_HWC[top : top + side, left : left + side], height=size, width=size)
+    elif picture.fit == "stretch":
+        small_HWC = _resize(pixels_HWC, height=size, width=size)
     else:
         scale = size / max(height, width)
         inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))

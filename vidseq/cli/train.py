@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from training.settings import ClassBalance, Long
 from vidseq.cli.app import app
 from vidseq.cli.arguments import ClipsFolder, OnBad, torch_device
-from vidseq.config import BetweenLayers, CellName, MotionSign, Normalisation, Readout, first_mistake
+from vidseq.config import BetweenLayers, CellName, Fit, MotionSign, Normalisation, Readout, first_mistake
 from vidseq.errors import OptionError
 
 if TYPE_CHECKING:
     from training.options import Options
 
-RecipeName = Literal["default", "motion"]
+RecipeName = Literal["default", "motion", "segments"]
 AnyCell = Literal[CellName, "none"]
 
 DATA, PICTURES, MODEL, LEARNING = "Clips", "Frames and their features", "Sequence model", "Training"
@@ -37,7 +37,7 @@ def train(
     recipe: Annotated[
         RecipeName,
         typer.Option(
-            help="What to start from: your other options come on top. motion: for what a single frame does not tell."
+            help="What to start from; your other options come on top. motion: by what moves. segments: of frames."
         ),
     ] = "default",
     group_by: Annotated[
@@ -54,7 +54,7 @@ def train(
     frames_per_second: Annotated[str, _in(PICTURES, "Sampling rate, or native for every frame.")] = "8",
     max_frames: Annotated[int | None, _in(PICTURES, "At most this many of a clip, by halving the rate.")] = None,
     size: Annotated[int, _in(PICTURES, "Side of the square that the backbone sees, in pixels.")] = 224,
-    fit: Annotated[Literal["crop", "letterbox"], _in(PICTURES, "How a frame becomes that square.")] = "crop",
+    fit: Annotated[Fit, _in(PICTURES, "How a frame becomes it: its middle; all of it with bars; or without.")] = "crop",
     motion: Annotated[
         str, _in(PICTURES, "Also see what changed since the frame before, in any of last,middle (maps),pooled.")
     ] = "",
