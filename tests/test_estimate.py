@@ -7,6 +7,7 @@ import pytest
 from tests.toy_models import toy_config, toy_model
 from tests.toy_videos import write_clip
 from training.data.features import FeatureExtractor
+from training.data.frame_augment import FrameAugment
 from training.estimate import Estimate, estimate
 from training.settings import FitConfig
 
@@ -24,6 +25,10 @@ SETTINGS = FitConfig(epochs=10, batch_size=4)
             Estimate(1, features_seconds=4, training_seconds=0.2),
             "about 4 seconds: 4 for features of 1 clip not yet cached, at most less than 1 for training",
         ),
+        (
+            Estimate(360, features_seconds=540, training_seconds=62, num_views=4),
+            "about 10 minutes: 9 for features of 360 views of clips not yet cached, at most 1 for training",
+        ),
         (Estimate(0, features_seconds=0, training_seconds=7300), "about 2 hours at most: all features are cached"),
         (Estimate(0, features_seconds=0, training_seconds=0.3), "about 1 second at most: all features are cached"),
     ],
@@ -33,8 +38,10 @@ def test_the_sentence(given: Estimate, sentence: str) -> None:
     assert str(given) == sentence
 
 
-def told(paths: list[Path], extractor: FeatureExtractor, *, num_folds: int | None = None, epochs: int = 10):
-    settings = SETTINGS.model_copy(update={"epochs": epochs})
+def told(
+    paths: list[Path], extractor: FeatureExtractor, *, num_folds: int | None = None, **changes: object
+) -> Estimate | None:
+    settings = FitConfig.model_validate(SETTINGS.model_dump() | changes)
     return estimate(paths, extractor, configs=[toy_config()], settings=settings, num_folds=num_folds)
 
 
@@ -62,6 +69,16 @@ def test_what_is_cached_costs_nothing_more(clips: list[Path], extractor: Feature
     found = told(clips, extractor)
     assert found is not None
     assert (found.num_missing, found.features_seconds) == (0, 0)
+
+
+def test_each_view_of_each_clip_is_counted(clips: list[Path], tmp_path: Path) -> None:
+    config, cache = toy_config(), tmp_path / "cache"
+    flipped = FeatureExtractor(toy_model(config).encoder, config=config, augment=FrameAugment(("flip",)), cache=cache)
+    for clip in clips:
+        flipped(clip)
+    found = told(clips, flipped, augment_frames=("flip",), num_views=3)
+    assert found is not None
+    assert (found.num_missing, found.num_views) == (2 * 8 - 3, 3)
 
 
 def test_clips_that_cannot_be_decoded_tell_nothing(tmp_path: Path, extractor: FeatureExtractor) -> None:

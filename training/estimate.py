@@ -29,11 +29,15 @@ PROBED_EPOCHS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of what is still to be done; training may stop before, when it no longer gets better."""
+    """Seconds of what is still to be done; training may stop before, when it no longer gets better.
+
+    `num_missing` counts the sets of features that are not yet cached: one of each clip, or one of each of its views.
+    """
 
     num_missing: int
     features_seconds: float
     training_seconds: float
+    num_views: int = 1
 
     def __str__(self) -> str:
         total = self.features_seconds + self.training_seconds
@@ -43,6 +47,8 @@ class Estimate:
         if not self.num_missing:
             return f"{about} at most: all features are cached"
         clips = "1 clip" if self.num_missing == 1 else f"{self.num_missing} clips"
+        if self.num_views > 1:
+            clips = f"{self.num_missing} views of clips"
         features, training = _whole(self.features_seconds / seconds), _whole(self.training_seconds / seconds)
         return f"{about}: {features} for features of {clips} not yet cached, at most {training} for training"
 
@@ -62,12 +68,15 @@ def estimate(
 
     Features of a few clips that are not yet cached are computed, and stay.
     """
-    missing = [path for path in paths if not extractor.has(path)]
+    views = range(settings.num_views)
+    missing = [(path, view) for view in views for path in paths if not extractor.has(path, view=view)]
     begun_seconds = time.perf_counter()
-    probed = [path for path in _spread(missing, PROBED_CLIPS) if _features(path, extractor) is not None]
-    clip_seconds = (time.perf_counter() - begun_seconds) / max(1, len(probed))
-    waiting = [path for path in missing if not extractor.has(path)]
-    known = [path for path in paths if path not in set(waiting)]
+    probed = [
+        seen for seen in _spread(missing, PROBED_CLIPS) if _features(seen[0], extractor, view=seen[1]) is not None
+    ]
+    set_seconds = (time.perf_counter() - begun_seconds) / max(1, len(probed))
+    waiting = [(path, view) for path, view in missing if not extractor.has(path, view=view)]
+    known = [path for path in paths if extractor.has(path)]
     samples = [found for path in _spread(known, settings.batch_size) if (found := _features(path, extractor))]
     if not samples:
         return None
@@ -77,7 +86,8 @@ def estimate(
         frame_seconds = sum(_frame_seconds(samples, config, settings) for config in configs)
     except TrainingStopped:  # the run itself will meet it too, and can tell what is kept
         return None
-    return Estimate(len(waiting), clip_seconds * len(waiting), num_runs * settings.epochs * num_frames * frame_seconds)
+    training_seconds = num_runs * settings.epochs * num_frames * frame_seconds
+    return Estimate(len(waiting), set_seconds * len(waiting), training_seconds, settings.num_views)
 
 
 def _frame_seconds(samples: Sequence[ClipFeatures], config: ModelConfig, settings: FitConfig) -> float:
@@ -104,10 +114,10 @@ def _example(sample: ClipFeatures, config: ModelConfig) -> Example:
     return Example(feature_TD, action_target_A, torch.zeros(len(feature_TD), dtype=torch.long))
 
 
-def _features(path: Path, extractor: FeatureExtractor) -> ClipFeatures | None:
+def _features(path: Path, extractor: FeatureExtractor, *, view: int = 0) -> ClipFeatures | None:
     """None of a clip that cannot be decoded: whoever asks for all of them will be told."""
     try:
-        return extractor(path)
+        return extractor(path, view=view)
     except VideoError:
         return None
 
