@@ -429,6 +429,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (("--out", "m", "--views", "2"), "give both, or neither"),
         (("--out", "m", "--augment-frames", "zoom"), "--augment-frames: Input should be 'wide', 'crop'"),
         (("--out", "m", "--augment-frames", "wide", "--unfreeze", "1"), "'wide' is for views"),
+        (("--out", "m", "--augment-frames", "wide", "--views", "3"), "'wide' makes one view of its own"),
         (
             ("--out", "m", "--augment-frames", "wide", "--views", "2", "--fit", "letterbox"),
             "all of the frame in some views",

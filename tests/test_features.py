@@ -187,8 +187,8 @@ def test_a_wide_view_has_the_features_of_the_whole_frame(clip: Path, cache: Path
     cut, whole = (
         FeatureExtractor(encoder(), config=config, cache=cache)(clip) for config in (toy_config(), letterboxed)
     )
-    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("wide",)), cache=cache)
-    for view, expected in enumerate((cut, whole, cut)):
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("wide", "flip")), cache=cache)
+    for view, expected in enumerate((cut, whole)):
         np.testing.assert_array_equal(extractor(clip, view=view).feature_TD, expected.feature_TD)
 
 

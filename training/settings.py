@@ -110,6 +110,8 @@ def _check_frames(settings: FitConfig) -> None:
                 "augment_frames says how the frames of a view are changed, and views how many views there are: "
                 "without unfreeze give both, or neither"
             )
+        if settings.augment_frames == ("wide",) and settings.num_views > 2:
+            raise OptionError("augment_frames 'wide' makes one view of its own: name another change, or give 2 views")
         return
     if settings.num_views > 1:
         raise OptionError("views are of a CNN that is frozen: one that is trained sees frames changed anew each time")

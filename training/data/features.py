@@ -124,7 +124,7 @@ class FeatureExtractor:
         device = self._encoder.pixel_mean.device
         for clip in sampled_clips(path, picture=picture, sampling=sampling, limits=self._limits):
             pixels_THWC = torch.from_numpy(clip.pixels_THWC)
-            if view:
+            if view and not self._augment.is_wide(view):
                 pixels_THWC = self._augment(pixels_THWC, key=(key,))
             encoded_TE = self._encoder(pixels_THWC.to(device))
             feature_BTD, state = self._encoder.features(encoded_TE[None], state)

@@ -27,7 +27,7 @@ GREY_PROBABILITY = 0.1
 class FrameAugment:
     """A random change of a clip's frames, the same one for the same `key`.
 
-    wide    the whole frame, letterboxed, in the place of the square in its middle: in the views 1, 3, 5 and so on
+    wide    view 1 is the whole frame, letterboxed, and not changed otherwise
     crop    a part of the frame, half of it or more, brought to the frame's size
     colour  other brightness, contrast and saturation
     grey    no colour, for one clip in ten
@@ -37,8 +37,12 @@ class FrameAugment:
     changes: tuple[FrameChange, ...] = ()
 
     def picture(self, picture: Picture, *, view: int) -> Picture:
-        """What a view's frames are cut to, before all else. View 0 is the clip as it is."""
-        return picture.model_copy(update={"fit": "letterbox"}) if "wide" in self.changes and view % 2 else picture
+        """What a view's frames are cut to."""
+        return picture.model_copy(update={"fit": "letterbox"}) if self.is_wide(view) else picture
+
+    def is_wide(self, view: int) -> bool:
+        """Whether this view is the whole frame. View 0 is always the clip as it is."""
+        return "wide" in self.changes and view == 1
 
     def __call__(self, pixels_THWC: Tensor, *, key: tuple[int | str, ...]) -> Tensor:
         """The clip as it is seen this time: uint8, as large as it was.
