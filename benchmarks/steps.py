@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from benchmarks.study import MEAN_POOL, MODEL, Study, interval, right, scored
-from training.data.dataset import Dataset
 from training.data.splits import Fold, make_folds
 from training.loop.fit import fit
 from training.measure.scores import ClipScores, score_clips
@@ -36,9 +35,9 @@ STEPS: dict[str, dict[str, Any]] = {
     "and of the middle one": {"motion": ("last", "middle")},
     "each feature by its own mean and spread": {"normalisation": "standard"},
     "readout of mean and spread": {"readout": "statistics"},
-    "mixup 0.4": {"mixup": 0.4},
+    "mixup 1": {"mixup": 1.0},
     "a view of the whole frame": {"augment_frames": ("wide",), "num_views": 2},
-    "two more views, cropped and flipped": {"augment_frames": ("wide", "crop", "flip"), "num_views": 4},
+    "16 frames a second": {"frames_per_second": 16.0},
 }
 CANDIDATES: dict[str, dict[str, Any]] = {
     "gru": {},
@@ -46,8 +45,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "lstm": {"cell": "lstm"},
     "gru, added to its input": {"between_layers": "residual"},
     "gru, mean readout": {"readout": "mean"},
-    "gru, mixup 1": {"mixup": 1.0},
+    "gru, mixup 0.4": {"mixup": 0.4},
     "gru, 20 epochs": {"epochs": 20},
+    "gru, 8 frames a second": {"frames_per_second": 8.0},
 }
 
 
@@ -82,20 +82,18 @@ def _add_up(study: Study, seeds: Sequence[int]) -> None:
 
 def _choose(study: Study, seeds: Sequence[int]) -> None:
     """Nested folds: each fold's recipe is chosen on its own training part."""
-    options = motion()
-    dataset = study.dataset(options)
+    dataset = study.dataset(motion())
     right_SN, chosen = np.zeros((len(seeds), len(dataset.clips))), Counter[str]()
     for row, seed in enumerate(seeds):
         for fold in make_folds(dataset.clips, num_folds=study.num_folds, seed=seed):
-            inner = dataset.subset(fold.train)
-            by_name = {name: _inner_loss(study, inner, _candidate(name, seed)) for name in CANDIDATES}
+            by_name = {name: _inner_loss(study, fold.train, _candidate(name, seed)) for name in CANDIDATES}
             best = min(by_name, key=lambda name: by_name[name])
             chosen[best] += 1
             print(f"seed {seed}: {best} ({', '.join(f'{n} {loss:.3f}' for n, loss in by_name.items())})", flush=True)
-            found = _held_out(study, dataset, fold, _candidate(best, seed))
+            found = _held_out(study, fold, _candidate(best, seed))
             right_SN[row, list(fold.test)] = right(dataset.subset(fold.test), found)
     right_N = right_SN.mean(axis=0)
-    print(f"\naccuracy of what is chosen: {interval(right_N, study.resampling(options))}")
+    print(f"\naccuracy of what is chosen: {interval(right_N, study.resampling(motion()))}")
     print("chosen: " + ", ".join(f"{name} {count} times" for name, count in chosen.most_common()))
 
 
@@ -103,8 +101,9 @@ def _candidate(name: str, seed: int) -> Options:
     return Options.model_validate({**motion().model_dump(), **CANDIDATES[name], "seed": seed})
 
 
-def _inner_loss(study: Study, dataset: Dataset, options: Options) -> float:
-    """The mean log loss of clips in folds of this dataset."""
+def _inner_loss(study: Study, indices: Sequence[int], options: Options) -> float:
+    """The mean log loss of these clips, in folds of their own."""
+    dataset = study.dataset(options).subset(indices)
     folds = make_folds(dataset.clips, num_folds=study.num_folds, seed=options.seed)
     scores = scored(dataset, folds, study, options, MODEL)
     examples = dataset.examples(range(len(dataset.clips)))
@@ -112,7 +111,8 @@ def _inner_loss(study: Study, dataset: Dataset, options: Options) -> float:
     return float(-np.mean([np.log(action_A[index]) for action_A, index in rows if action_A is not None]))
 
 
-def _held_out(study: Study, dataset: Dataset, fold: Fold, options: Options) -> Sequence[ClipScores]:
+def _held_out(study: Study, fold: Fold, options: Options) -> Sequence[ClipScores]:
+    dataset = study.dataset(options)
     config, settings = study.configure(options)
     learnt = dataset.examples(fold.train)
     fitted = fit(learnt, [], config=config, settings=settings, run_file=None, on_epoch=lambda _: None)

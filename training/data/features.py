@@ -81,8 +81,14 @@ class FeatureExtractor:
         self._augment = augment
         self._cache = cache or user_cache_path("vidseq") / "features"
         self._limits = limits or Limits()
-        parts = (config.picture, config.sampling, encoder.config)
-        self._recipe = joint_hash(VERSION, encoder.to_bytes(), *(part.model_dump_json() for part in parts))
+        self._recipes = {
+            picture: joint_hash(
+                VERSION,
+                encoder.to_bytes(),
+                *(part.model_dump_json() for part in (picture, config.sampling, encoder.config)),
+            )
+            for picture in (augment.picture(config.picture, view=view) for view in (0, 1))
+        }
 
     def __call__(self, path: Path, *, view: int = 0) -> ClipFeatures:
         """The features of one clip, from the cache if they are there.
@@ -111,8 +117,13 @@ class FeatureExtractor:
 
     def _key(self, path: Path, view: int) -> str:
         """What a view's features follow from, and the chance by which its frames are changed."""
-        seen = (repr(self._augment), str(view)) if view else ()
-        return joint_hash(content_hash(path), self._recipe, *seen)
+        recipe = self._recipes[self._augment.picture(self._config.picture, view=view)]
+        seen = (repr(self._augment), str(view)) if self._changed(view) else ()
+        return joint_hash(content_hash(path), recipe, *seen)
+
+    def _changed(self, view: int) -> bool:
+        """Whether a view's frames are changed at random: a wide view has the features of a model that sees it so."""
+        return view > 0 and not self._augment.is_wide(view)
 
     def _kept(self, key: str) -> Path:
         return self._cache / f"{key}.safetensors"
@@ -124,7 +135,7 @@ class FeatureExtractor:
         device = self._encoder.pixel_mean.device
         for clip in sampled_clips(path, picture=picture, sampling=sampling, limits=self._limits):
             pixels_THWC = torch.from_numpy(clip.pixels_THWC)
-            if view and not self._augment.is_wide(view):
+            if self._changed(view):
                 pixels_THWC = self._augment(pixels_THWC, key=(key,))
             encoded_TE = self._encoder(pixels_THWC.to(device))
             feature_BTD, state = self._encoder.features(encoded_TE[None], state)
