@@ -5,10 +5,10 @@
      │       └ id: may be told, stands in logs, owns sessions
      └ "vidseq key", for programs that search code and logs for secrets
 
-Of the whole text the file keeps a SHA-256: what is random to begin with needs no slow hash. The file is a SQLite database
-that `vidseq keys` writes and every service of the machine reads again and again, so that a key works, or works no more,
-half a second later. It is not in WAL mode: a reader needs the one file and writes nothing beside it, as where it is
-mounted read-only. Not for a file system that several machines write to.
+Of the whole text the file keeps a SHA-256: what is random to begin with needs no slow hash. The file is a SQLite
+database that `vidseq keys` writes and every service of the machine reads again and again, so that a key works, or works
+no more, half a second later. It is not in WAL mode: a reader needs the one file and writes nothing beside it, as where
+it is mounted read-only. Not for a file system that several machines write to.
 """
 
 import asyncio
@@ -27,13 +27,14 @@ from typing import Literal, get_args
 
 from vidseq.errors import OptionError, VidseqError
 
+KEYS_VARIABLE = "VIDSEQ_KEYS"  # of the environment: the path of the file
 Scope = Literal["classify", "stream", "admin"]
 State = Literal["live", "expired", "revoked"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 MAX_LIVE = 2  # keys of one name: the old one and the one that takes its place
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
-FRESH_SECONDS = 0.5  # for so long the service believes what it has read
+FRESH_SECONDS = 0.25  # for so long the service believes what it has read
 BUSY_SECONDS = 5.0  # waiting for another process that writes, which takes milliseconds
 FILE_KIND = int.from_bytes(b"vsk\x01")  # SQLite's application_id: what the file is, and of which version
 

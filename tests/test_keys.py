@@ -132,7 +132,7 @@ def test_an_expired_and_a_revoked_key_are_told_so(path: Path) -> None:
         checked(path, revoked)
 
 
-def test_a_ring_sees_what_another_process_wrote_within_its_half_second(path: Path) -> None:
+def test_a_ring_sees_what_another_process_wrote_soon(path: Path) -> None:
     first = made(path)
     ring = KeyRing(path)
 

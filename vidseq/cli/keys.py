@@ -13,8 +13,6 @@ from vidseq.errors import OptionError
 if TYPE_CHECKING:
     from serving.keys import Key
 
-KEYS_VARIABLE = "VIDSEQ_KEYS"
-
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 keys = typer.Typer(help="Make, list and revoke the API keys of a service.", no_args_is_help=True)
@@ -24,7 +22,7 @@ KeysFile = Annotated[
     Path | None,
     typer.Option(
         "--keys",
-        envvar=KEYS_VARIABLE,
+        envvar="VIDSEQ_KEYS",
         metavar="FILE",
         help="The file of keys, which `vidseq serve --keys` reads.",
         show_default="keys.db in your folder of data, ~/.local/share/vidseq on Linux",
