@@ -24,7 +24,8 @@ from ray.serve import metrics
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
-from serving.keys import KeyRing, list_keys
+from serving.keyring import KeyRing
+from serving.keys import list_keys
 from serving.sealing import Tokens, load_keys
 from serving.sessions import Sessions, SessionSettings
 from serving.store import open_store

@@ -21,9 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serving import problems
-from serving.keys import (
+from serving.keyring import (
     FRESH_SECONDS,
-    Key,
     KeyMalformed,
     KeyMisplaced,
     KeyMissing,
@@ -32,6 +31,7 @@ from serving.keys import (
     KeysDown,
     ScopeMissing,
 )
+from serving.keys import Key
 from serving.keys import Scope as KeyScope
 from serving.together import beside
 from vidseq.messages import SUBPROTOCOL, Failed
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 # The part of the service, the first word of a path after /v1 -> the scope that it needs; None: any key will do.
 NEEDS: dict[str, KeyScope | None] = {"classify": "classify", "models": None, "sessions": "stream", "streams": "stream"}
 BEARER = "vidseq.bearer."  # and a key: a subprotocol that nobody speaks, and that is never answered
+PARTING_SECONDS = 5.0
 MARK = "vsk_"
 HOW = "send the header 'Authorization: Bearer vsk_...' (the SDK takes it from VIDSEQ_API_KEY)"
 
@@ -90,11 +91,8 @@ class Guard:
             await beside(answer(), self._watch(key))
         except (KeyRefused, KeysDown) as error:
             problem = _problem(error, scope)
-            with suppress(OSError):  # the client has gone
-                if said in ("websocket.accept", "websocket.send"):
-                    await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
-                if said != "websocket.close":
-                    await send({"type": "websocket.close", "code": _close_code(problem), "reason": problem.type})
+            with suppress(OSError):  # the client has gone, or takes nothing: a timeout is an OSError, too
+                await asyncio.wait_for(_part(said, problem, send), PARTING_SECONDS)
 
     async def _watch(self, key: Key) -> None:
         while True:
@@ -144,6 +142,14 @@ def _forget_key(scope: Scope) -> None:
     ]
     if scope["type"] == "websocket":
         scope["subprotocols"] = [word for word in scope.get("subprotocols", ()) if not word.startswith(BEARER)]
+
+
+async def _part(said: str, problem: Problem, send: Send) -> None:
+    """The last words to a client to whom `said` was said last."""
+    if said in ("websocket.accept", "websocket.send"):
+        await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
+    if said != "websocket.close":
+        await send({"type": "websocket.close", "code": _close_code(problem), "reason": problem.type})
 
 
 async def _refuse(error: KeyRefused | ScopeMissing | KeysDown, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""API keys: what one is, the file that keeps their hashes, and whom it lets in. Knows nothing of HTTP.
+"""API keys: what one is, and the file that keeps their hashes. Knows nothing of HTTP, or of whom they let in.
 
     vsk_0123456789ab_Q5v...
      │       │         └ secret: 32 random bytes, shown once, to whoever asked for the key
@@ -11,21 +11,19 @@ no more, half a second later. It is not in WAL mode: a reader needs the one file
 it is mounted read-only. Not for a file system that several machines write to.
 """
 
-import asyncio
 import hashlib
-import hmac
 import os
 import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidseq.errors import OptionError, VidseqError
+from vidseq.errors import OptionError
 
 KEYS_VARIABLE = "VIDSEQ_KEYS"  # of the environment: the path of the file
 Scope = Literal["classify", "stream", "admin"]
@@ -34,8 +32,8 @@ State = Literal["live", "expired", "revoked"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 MAX_LIVE = 2  # keys of one name: the old one and the one that takes its place
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
-FRESH_SECONDS = 0.25  # for so long the service believes what it has read
-BUSY_SECONDS = 5.0  # waiting for another process that writes, which takes milliseconds
+BUSY_SECONDS = 5.0  # a writer waits for other writers, which takes milliseconds
+LOOK_SECONDS = 0.2  # and no service waits longer than that for one
 FILE_KIND = int.from_bytes(b"vsk\x01")  # SQLite's application_id: what the file is, and of which version
 
 _KEY = re.compile(r"vsk_(?P<key_id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}", re.ASCII)
@@ -53,56 +51,6 @@ CREATE TABLE keys (
 ) STRICT
 """
 _COLUMNS = "key_id, name, digest, scopes, created_seconds, expires_seconds, revoked_seconds"
-
-
-class KeyRefused(VidseqError):
-    """Whoever asks has not shown a key that is good here. No message repeats what was shown."""
-
-    code = "key/refused"
-
-
-class KeyMissing(KeyRefused):
-    code = "key/missing"
-
-
-class KeyMalformed(KeyRefused):
-    code = "key/malformed"
-
-
-class KeyMisplaced(KeyRefused):
-    """It was sent where it must not be: it may be in a log by now."""
-
-    code = "key/misplaced"
-
-
-class KeyUnknown(KeyRefused):
-    """There is no such id, or its secret is another: nobody is told which."""
-
-    code = "key/unknown"
-
-
-class KeyExpired(KeyRefused):
-    code = "key/expired"
-
-
-class KeyRevoked(KeyRefused):
-    code = "key/revoked"
-
-
-class ScopeMissing(VidseqError):
-    """The key is good, but not for this; `needed` would be."""
-
-    code = "key/scope"
-
-    def __init__(self, needed: Scope, has: Iterable[Scope]) -> None:
-        super().__init__(f"this needs a key with the scope {needed!r}; this one has {', '.join(sorted(has))}")
-        self.needed = needed
-
-
-class KeysDown(VidseqError):
-    """The file of keys cannot be read now: nobody is let in meanwhile. The operator's to mend; no path is told."""
-
-    code = "key/unreadable"
 
 
 @dataclass(frozen=True)
@@ -125,59 +73,15 @@ class Key:
         return "live"
 
 
-_NOBODY = Key("", "", os.urandom(32), frozenset(), 0.0, None, None)  # compared with where there is no such id
+def id_in(text: str) -> str | None:
+    """The id of what looks like a key, None for what does not."""
+    shape = _KEY.fullmatch(text)
+    return shape and shape["key_id"]
 
 
-class KeyRing:
-    """The keys in a file, for a service: looked at again where the last look is `FRESH_SECONDS` old."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._keys: Mapping[str, Key] = {}
-        self._looked_at_seconds = float("-inf")
-        self._looking = asyncio.Lock()
-
-    async def check(self, presented: str) -> Key:
-        """The live key that was presented, by somebody who may have sent anything.
-
-        Raises:
-            KeyMalformed, KeyUnknown, KeyExpired, KeyRevoked: it is none.
-            KeysDown: nobody can say.
-        """
-        shape = _KEY.fullmatch(presented)
-        if shape is None:
-            raise KeyMalformed("what was sent as a key is none: vsk_, an id, _ and a secret")
-        key = (await self._read()).get(shape["key_id"], _NOBODY)  # an unknown id is compared as a known one is
-        if not hmac.compare_digest(_digest(presented), key.digest):
-            raise KeyUnknown("the key is not one of this service")
-        return _refuse_dead(key)
-
-    async def check_again(self, key: Key) -> None:
-        """Whether a key that was let in still would be. Raises as `check` does."""
-        _refuse_dead((await self._read()).get(key.key_id, _NOBODY))
-
-    async def _read(self) -> Mapping[str, Key]:
-        async with self._looking:
-            now_seconds = time.monotonic()
-            if now_seconds - self._looked_at_seconds >= FRESH_SECONDS:
-                try:
-                    found = await asyncio.to_thread(list_keys, self._path)
-                except OptionError as error:
-                    raise KeysDown("the keys of this service cannot be read now") from error
-                self._keys = {key.key_id: key for key in found}
-                self._looked_at_seconds = now_seconds
-            return self._keys
-
-
-def _refuse_dead(key: Key) -> Key:
-    if key is _NOBODY:
-        raise KeyUnknown("the key is not one of this service any more")
-    state = key.state(time.time())
-    if state == "expired":
-        raise KeyExpired("the key has expired")
-    if state == "revoked":
-        raise KeyRevoked("the key was revoked")
-    return key
+def digest_of(text: str) -> bytes:
+    """What is kept in place of a key."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def create_key(path: Path, *, name: str, scopes: Iterable[str], lifetime_seconds: float | None) -> str:
@@ -201,14 +105,14 @@ def create_key(path: Path, *, name: str, scopes: Iterable[str], lifetime_seconds
             raise OptionError(
                 f"{MAX_LIVE} keys named {name!r} are live ({', '.join(live)}): revoke one of them before the next"
             )
-        row = (key_id, name, _digest(text), ",".join(sorted(wanted)), now_seconds, expires_seconds, None)
+        row = (key_id, name, digest_of(text), ",".join(sorted(wanted)), now_seconds, expires_seconds, None)
         connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     return text
 
 
 def list_keys(path: Path) -> tuple[Key, ...]:
     """All keys of a file, the oldest first. Raises OptionError: it cannot be read."""
-    with _failures_told(path), closing(sqlite3.connect(_read_only(path), uri=True, timeout=BUSY_SECONDS)) as connection:
+    with _failures_told(path), closing(sqlite3.connect(_read_only(path), uri=True, timeout=LOOK_SECONDS)) as connection:
         if connection.execute("PRAGMA application_id").fetchone()[0] != FILE_KIND:
             raise _unusable(path, "it is something else")
         return _rows(connection)
@@ -231,10 +135,6 @@ def revoke_key(path: Path, key_id: str) -> Key:
     if not found:
         raise OptionError(f"there is no key {key_id} in {path}")
     return found[0]
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
 
 
 def _checked_scopes(scopes: Iterable[str]) -> frozenset[Scope]:

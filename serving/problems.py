@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serving.keys import KeyRefused, KeysDown, ScopeMissing
+from serving.keyring import KeyRefused, KeysDown, ScopeMissing
 from serving.store import StoreDown
 from vidseq.errors import (
     ModelNotFound,

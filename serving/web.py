@@ -19,7 +19,7 @@ from serving import openapi, problems
 from serving.admission import Admission, Workers
 from serving.envelope import Envelope, Observer
 from serving.guard import Guard
-from serving.keys import KeyRing
+from serving.keyring import KeyRing
 from serving.parts import Classify, Decode, PushObserver, Sessions, unobserved
 from serving.session_routes import session_router
 from serving.streams import Streams, StreamSettings

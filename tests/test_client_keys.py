@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from serving.keys import KeyRing, create_key, revoke_key
+from serving.keyring import KeyRing
+from serving.keys import create_key, revoke_key
 from tests.stream_server import stream_app
 from tests.toy_streams import encoded, picture, toy_live
 from tests.toy_videos import write_clip

@@ -16,7 +16,8 @@ from websockets.sync.client import connect as connect_socket
 from websockets.typing import Subprotocol
 
 from serving.guard import NEEDS, part_of
-from serving.keys import KeyRing, create_key, revoke_key
+from serving.keyring import KeyRing
+from serving.keys import create_key, revoke_key
 from serving.web import whole_api
 from tests.stream_server import Client, refusal, stream_app, talking
 from tests.test_web import RAW, answer_on, connect, head, problem_of

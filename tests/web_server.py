@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import uvicorn
 
 from serving.envelope import Observer
-from serving.keys import KeyRing
+from serving.keyring import KeyRing
 from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.web import WebSettings, create_app
 from vidseq.early import EarlyExit
