@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 # The part of the service, the first word of a path after /v1 -> the scope that it needs; None: any key will do.
 NEEDS: dict[str, KeyScope | None] = {"classify": "classify", "models": None, "sessions": "stream", "streams": "stream"}
 BEARER = "vidseq.bearer."  # and a key: a subprotocol that nobody speaks, and that is never answered
-PARTING_SECONDS = 5.0
+PARTING_SECONDS = 5.0  # for the last words to a client who may not listen
 MARK = "vsk_"
 HOW = "send the header 'Authorization: Bearer vsk_...' (the SDK takes it from VIDSEQ_API_KEY)"
 
@@ -92,7 +92,7 @@ class Guard:
         except (KeyRefused, KeysDown) as error:
             problem = _problem(error, scope)
             with suppress(OSError):  # the client has gone, or takes nothing: a timeout is an OSError, too
-                await asyncio.wait_for(_part(said, problem, send), PARTING_SECONDS)
+                await asyncio.wait_for(_end_stream(said, problem, send), PARTING_SECONDS)
 
     async def _watch(self, key: Key) -> None:
         while True:
@@ -144,7 +144,7 @@ def _forget_key(scope: Scope) -> None:
         scope["subprotocols"] = [word for word in scope.get("subprotocols", ()) if not word.startswith(BEARER)]
 
 
-async def _part(said: str, problem: Problem, send: Send) -> None:
+async def _end_stream(said: str, problem: Problem, send: Send) -> None:
     """The last words to a client to whom `said` was said last."""
     if said in ("websocket.accept", "websocket.send"):
         await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
@@ -158,8 +158,8 @@ async def _refuse(error: KeyRefused | ScopeMissing | KeysDown, scope: Scope, rec
     if scope["type"] == "http":
         await response(scope, receive, send)
     else:
-        with suppress(OSError, WebSocketDisconnect):  # the client has gone
-            await _refuse_socket(WebSocket(scope, receive, send), problem, response)
+        with suppress(OSError, WebSocketDisconnect):  # as above
+            await asyncio.wait_for(_refuse_socket(WebSocket(scope, receive, send), problem, response), PARTING_SECONDS)
 
 
 async def _refuse_socket(websocket: WebSocket, problem: Problem, response: Response) -> None:
