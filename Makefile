@@ -36,9 +36,9 @@ fix: env ## let ruff mend and format what it can
 bench: env ## measure speed and memory side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-serve: env ## serve a model: MODEL=folder, and HOST and PORT (127.0.0.1 and 8000)
+serve: env ## serve a model: MODEL=folder, HOST and PORT (127.0.0.1 and 8000); ARGS='--keys FILE' lets others ask
 	@test -n "$$MODEL" || { echo "vidseq: name a model's folder, as in 'make serve MODEL=demo/model'." >&2; exit 2; }
-	@$(BIN)/vidseq serve "$$MODEL" --host "$(HOST)" --port "$(PORT)"
+	@$(BIN)/vidseq serve "$$MODEL" --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 lock: env ## write constraints.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra dev \

@@ -13,16 +13,19 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import ray
 from fastapi import FastAPI
+from pydantic import model_validator
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import metrics
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
+from serving.keyring import KeyRing
+from serving.keys import list_keys
 from serving.sealing import Tokens, load_keys
 from serving.sessions import Sessions, SessionSettings
 from serving.store import open_store
@@ -50,16 +53,27 @@ STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environmen
 class ServiceArgs(Config):
     """What a Serve config file says under `args` of the service. `model` is a folder on every node.
 
+    `keys` is a file of API keys (serving.keys) on every node, of which nothing here is secret; to be `open` to all is
+    said in so many words.
+
     Where sessions are kept (serving.store) and the keys that seal them (serving.sealing) are told by the environment,
     as VIDSEQ_SESSION_STORE and VIDSEQ_SESSION_KEYS: a config file is shown by Ray's dashboard.
     """
 
     model: str
+    keys: Path | None = None
+    open: bool = False
     name: str | None = None
     device: str = "cpu"
     limits: Limits = Limits()
     web: WebSettings = WebSettings()
     sessions: SessionSettings = SessionSettings()
+
+    @model_validator(mode="after")
+    def _closed_or_open(self) -> Self:
+        if (self.keys is not None) is self.open:
+            raise ValueError("either keys, a file that `vidseq keys create` makes, or open: true is needed")
+        return self
 
 
 class ControlArgs(Config):
@@ -117,6 +131,9 @@ class Service:
         from serving.labeller import Labeller  # brings torch, which no other process needs that imports this module
 
         self._args = args
+        self._keys = None if args.keys is None else KeyRing(args.keys)
+        if args.keys is not None:
+            list_keys(args.keys)  # what is wrong with the file is said now, and not to the first caller
         self._figures = Figures()
         self._labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
         self._labeller.answer_canary()
@@ -132,6 +149,7 @@ class Service:
             models=lambda: self._labeller.models,
             sessions=self._sessions,
             decode=functools.partial(decode, picture=self._labeller.picture, limits=self._args.limits),
+            keys=self._keys,
             settings=self._args.web,
             observe=self._figures.answered,
             observe_push=self._figures.pushed,

@@ -4,16 +4,25 @@ import hashlib
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+from starlette.requests import HTTPConnection
+
 from serving.parts import Sessions
 from serving.problems import ForeignOrigin
 from vidseq.errors import ModelNotFound, OfflineOnly
 from vidseq.schemas import Models
 
 
-def owner_of(headers: Mapping[str, str]) -> str:
-    """A hash of the key with which somebody asks, "" without one: a session answers its owner only."""
-    key = headers.get("authorization")
-    return "" if key is None else hashlib.sha256(key.encode()).hexdigest()
+def owner_of(connection: HTTPConnection) -> str:
+    """Whose sessions these are: a session answers its owner only.
+
+    The id of the key with which the guard has let somebody in. A service that is open to all has no guard: there it is
+    a hash of what somebody calls himself in the header Authorization, "" for nobody in particular.
+    """
+    owner: str | None = connection.scope["state"].get("owner")
+    if owner is not None:
+        return owner
+    said = connection.headers.get("authorization")
+    return "" if said is None else hashlib.sha256(said.encode()).hexdigest()
 
 
 def refuse_foreign_page(headers: Mapping[str, str], allowed_origins: Collection[str]) -> None:

@@ -24,7 +24,7 @@ from serving import problems
 
 logger = logging.getLogger(__name__)
 
-SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAFE_REQUEST_ID = re.compile(r"(?!.*vsk_)[A-Za-z0-9._-]{1,64}")  # an API key would fit, and be logged
 LINGER_SECONDS = 5.0
 CLIENT_WENT = 499  # nginx's number for a client that did not wait for its answer
 
@@ -34,7 +34,7 @@ class Observer(Protocol):
 
     `route` is the path as it was declared (`/v1/classify`), `method` one that HTTP knows; "" for anything else. Both
     are safe as a metric's tags: no client can make up new ones. The status of a WebSocket is the code with which it was
-    closed, its method "".
+    closed, or that of an HTTP answer in its place; its method is "".
     """
 
     def __call__(self, *, route: str, method: str, status: int, seconds: float) -> None: ...
@@ -91,6 +91,9 @@ class _Conversation:
     async def send(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
             message.setdefault("headers", [])
+            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+        elif message["type"] == "websocket.http.response.start":  # in place of a WebSocket
+            self.status = message["status"]
             MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
         elif message["type"] == "websocket.close":
             self.status = message["code"]

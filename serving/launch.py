@@ -15,9 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from serving.children import none_left_over
+from serving.keys import KEYS_VARIABLE, list_keys
 from serving.sealing import load_keys, new_key
 from serving.store import Lifetimes, open_store
 from vidseq.errors import CheckpointError, InputError, OptionError
@@ -42,39 +44,75 @@ def serve(
     device: str = "cpu",
     num_replicas: int = 1,
     store: str | None = None,
+    session_keys: Path | None = None,
     keys: Path | None = None,
+    open_to_all: bool = False,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
 
     `announce` is called with one line once the service answers. To be called in the main thread of a process that has
-    not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `keys`; without
-    them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service.
+    not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `session_keys`;
+    without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service.
+
+    Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
+    on the loopback only, unless `open_to_all`.
 
     Raises:
-        OptionError: the address cannot be listened on, or the device, the store or the keys cannot be used.
+        OptionError: the address cannot be listened on, or not without keys; or the device, the store or a file of keys
+            cannot be used.
         CheckpointError: `model` is not a folder with a model that can be used.
     """
     assert "ray" not in sys.modules, "Ray reads its environment when it is imported"
     refuse_taken(host, port)
+    access = who_may(host, keys=keys, open_to_all=open_to_all)
     if num_replicas < 1:
         raise OptionError(f"--replicas: {num_replicas}; at least 1 is needed")
     folder = Path(model).resolve()
     with _signals_put_back(), _scratch_folder() as scratch, none_left_over():
-        os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=keys))
+        os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=session_keys))
         outcome = begin_check(folder, device=device)
         from serving import app  # reads the environment above, and takes a while as the child does
 
         outcome()
-        args = app.ServiceArgs(model=str(folder), device=device)
+        args = app.ServiceArgs(
+            model=str(folder), device=device, keys=None if keys is None else keys.absolute(), open=keys is None
+        )
         try:
             app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))
             url = await_ready(host, port, timeout_seconds=READY_TIMEOUT_SECONDS)
-            announce(f"ready on {url} (docs at /docs)")
+            announce(f"ready on {url} (docs at /docs), {access}")
             _wait_for_signal()
         finally:
             _ignore_signals()
             app.stop()
+
+
+def who_may(host: str, *, keys: Path | None, open_to_all: bool) -> str:
+    """For whom the service will be, in words for its log.
+
+    Raises:
+        OptionError: it would be for everybody, and nobody has said so; or two things were said at once; or `keys` is no
+            file of keys.
+    """
+    if keys is not None:
+        if open_to_all:
+            raise OptionError(f"--open and --keys (or {KEYS_VARIABLE}) exclude each other: {keys}")
+        num_live = sum(key.state(time.time()) == "live" for key in list_keys(keys))
+        return f"for whoever shows a key of {keys} ({num_live} live now)"
+    if open_to_all:
+        return f"OPEN to everybody who reaches {host}: --open"
+    if not _is_loopback(host):
+        raise OptionError(
+            f"without keys a service listens on the loopback only, and {host} is more: make one with"
+            " `vidseq keys create` and give the file with --keys, or let everybody in with --open"
+        )
+    return "for everybody on this machine: no --keys"
+
+
+def _is_loopback(host: str) -> bool:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return all(ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def refuse_taken(host: str, port: int) -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from serving.accept import LINES_TYPE
 from serving.form import FILE_FIELD
+from serving.guard import NEEDS, part_of
 from serving.problems import MEDIA_TYPE
 from vidseq.messages import FRAMES_TYPE
 from vidseq.schemas import Problem
@@ -45,6 +46,12 @@ DESCRIPTION = """
 `WS /v1/streams` labels a stream while it is being sent: pictures with their times, or the bytes of a video.
 OpenAPI cannot describe a WebSocket: its messages, closing codes and the way to resume are in `docs/streaming.md`.
 """
+KEY_SCHEME: Docs = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "vsk_ID_SECRET",
+    "description": "A key that `vidseq keys create` printed. A service that was started without keys asks for none.",
+}
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PROMETHEUS_TEXT: Docs = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -74,6 +81,22 @@ def _inlined(schema: Docs) -> Docs:
         return resolve(definitions[name]) if name else {key: resolve(value) for key, value in node.items()}
 
     return dict(resolve(schema))
+
+
+def with_keys(document: Docs, *, prefix: str) -> Docs:
+    """What the guard asks of whoever calls each route, and answers where it is not given."""
+    document["components"]["securitySchemes"] = {"key": KEY_SCHEME}
+    for path, verbs in document["paths"].items():
+        part = part_of(path, prefix=prefix)
+        if part is None:
+            continue
+        needed = NEEDS[part]
+        refusals = problem_responses(401, 503) if needed is None else problem_responses(401, 403, 503)
+        for route in verbs.values():
+            told = {str(status): words for status, words in refusals.items()} | route["responses"]
+            route["responses"] = dict(sorted(told.items()))
+            route["security"] = [{"key": [] if needed is None else [needed]}]
+    return document
 
 
 def with_problem_schema(document: Docs) -> Docs:

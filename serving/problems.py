@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from serving.keyring import KeyRefused, KeysDown, ScopeMissing
 from serving.store import StoreDown
 from vidseq.errors import (
     ModelNotFound,
@@ -89,6 +90,8 @@ class AnswerTimeout(VidseqError):
 # The most special class counts. What is not here is our own mistake: 500, logged, and not told to the caller.
 TABLE: dict[type[VidseqError], tuple[int, str]] = {
     MalformedBody: (400, "The body cannot be read"),
+    KeyRefused: (401, "A key is needed"),
+    ScopeMissing: (403, "The key is not for this"),
     ForeignOrigin: (403, "The page is of another origin"),
     ModelNotFound: (404, "No such model"),
     SessionNotFound: (404, "No such session"),
@@ -110,6 +113,7 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     TooManySessions: (429, "Too many sessions are open"),
     WindowExceeded: (429, "Too much came at once"),
     NotReady: (503, "The service is not ready"),
+    KeysDown: (503, "Keys cannot be checked now"),
     StoreDown: (503, "Sessions cannot be kept now"),
     AnswerTimeout: (504, "The answer took too long"),
 }

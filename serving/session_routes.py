@@ -75,7 +75,7 @@ def session_router(
             asked = _asked(body)
             refuse_unknown(asked.model, models())
             async with in_time():
-                stream = await streaming(sessions).open(asked, owner=owner_of(request.headers))
+                stream = await streaming(sessions).open(asked, owner=owner_of(request))
         response.headers["Location"] = f"/v1/sessions/{stream.ready.session}"
         return stream.ready
 
@@ -98,7 +98,7 @@ def session_router(
             )
             packed = _packed(body, IMAGE_FORMATS.get(media_type(request)), seconds)
             async with in_time():
-                applied = await kept.put(session, sequence=sequence, push=packed, owner=owner_of(request.headers))
+                applied = await kept.put(session, sequence=sequence, push=packed, owner=owner_of(request))
         observe_push(applied, seconds=time.perf_counter() - begun)
         return applied
 
@@ -106,19 +106,19 @@ def session_router(
     async def look(request: Request, session: SessionId) -> Standing:
         """Where a session stands."""
         async with in_time():
-            return await streaming(sessions).standing(session, owner=owner_of(request.headers))
+            return await streaming(sessions).standing(session, owner=owner_of(request))
 
     @router.post("/{session}/end", responses=openapi.problem_responses(404, 409, 410, 422, 500, 503, 504))
     async def end(request: Request, session: SessionId) -> Final:
         """The labels that were still waiting, and the Prediction. Asked again, the same."""
         async with in_time():
-            return await streaming(sessions).end(session, owner=owner_of(request.headers))
+            return await streaming(sessions).end(session, owner=owner_of(request))
 
     @router.delete("/{session}", status_code=204, responses=openapi.problem_responses(404, 410, 422, 500, 503, 504))
     async def forget(request: Request, session: SessionId) -> None:
         """Leave nothing of a session."""
         async with in_time():
-            await streaming(sessions).forget(session, owner=owner_of(request.headers))
+            await streaming(sessions).forget(session, owner=owner_of(request))
 
     return router
 

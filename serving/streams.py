@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -29,7 +28,7 @@ from serving.together import beside
 from vidseq.config import Config, PositiveInt, PositiveSeconds
 from vidseq.errors import OptionError, TooManyBytes
 from vidseq.incoming import Incoming
-from vidseq.messages import End, Final, Notice, Noticed, Open, Received, read_client_message
+from vidseq.messages import SUBPROTOCOL, End, Final, Notice, Noticed, Open, Received, read_client_message
 from vidseq.schemas import Answer, Models
 
 logger = logging.getLogger(__name__)
@@ -76,7 +75,8 @@ class Socket:
         self._send_timeout_seconds = send_timeout_seconds
 
     async def accept(self) -> None:
-        await self._taken(self._websocket.accept())
+        offered = SUBPROTOCOL in self._websocket.scope.get("subprotocols", ())
+        await self._taken(self._websocket.accept(SUBPROTOCOL if offered else None))
 
     async def receive(self) -> str | bytes:
         message = await self._websocket.receive()
@@ -141,7 +141,7 @@ class Streams:
         try:
             await socket.accept()
             try:
-                await self._converse(socket, websocket.headers)
+                await self._converse(socket, websocket)
                 await socket.close(NORMAL_CLOSE)
             except ClientDisconnect:
                 raise
@@ -152,12 +152,12 @@ class Streams:
         except ClientDisconnect:
             logger.info("request %s: the client went away", request_id)
 
-    async def _converse(self, socket: Socket, headers: Headers) -> None:
-        refuse_foreign_page(headers, self._settings.allowed_origins)
+    async def _converse(self, socket: Socket, websocket: WebSocket) -> None:
+        refuse_foreign_page(websocket.headers, self._settings.allowed_origins)
         with self._places.place() as hold:
             asked = await self._first_message(socket)
             refuse_unknown(asked.model, self._models())
-            stream = await streaming(self._sessions).open(asked, owner=owner_of(headers))
+            stream = await streaming(self._sessions).open(asked, owner=owner_of(websocket))
             for message in (stream.ready, *stream.missed):
                 await socket.tell(message)
             if any(isinstance(message, Final) for message in stream.missed):

@@ -1,6 +1,6 @@
 """The routes of vidseq over HTTP, made from plain parts. Knows neither Ray nor torch nor how a video is read.
 
-classify, models   -> service_router   POST /v1/classify   GET /v1/models             behind uploads
+classify, models   -> service_router   POST /v1/classify   GET /v1/models   behind uploads, and keys
 sessions, decode   ->                  WS /v1/streams      /v1/sessions/...           streams.py, session_routes.py
 ready, metrics     -> control_router   GET /livez /readyz /metrics                    never behind one
                       create_app has all, create_service_app and create_control_app their part
@@ -18,6 +18,8 @@ from starlette.responses import Response
 from serving import openapi, problems
 from serving.admission import Admission, Workers
 from serving.envelope import Envelope, Observer
+from serving.guard import Guard
+from serving.keyring import KeyRing
 from serving.parts import Classify, Decode, PushObserver, Sessions, unobserved
 from serving.session_routes import session_router
 from serving.streams import Streams, StreamSettings
@@ -59,6 +61,7 @@ def create_app(
     decode: Decode,
     ready: Callable[[], str | None],
     metrics: Callable[[], bytes] | None,
+    keys: KeyRing | None,
     settings: WebSettings,
     observe: Observer | None = None,
     observe_push: PushObserver = unobserved,
@@ -67,7 +70,8 @@ def create_app(
 
     `models` answers from memory. `sessions` is None where the model cannot stream. `ready` gives None, or the reason
     why not; it and `metrics` (Prometheus' text format; None where it is exported elsewhere) may block for a moment.
-    `observe` is told of every request when it is over, `observe_push` of every push of a stream.
+    With `keys`, what is below /v1 is for those who show one; with None it is open to all. `observe` is told of every
+    request when it is over, `observe_push` of every push of a stream.
     """
     service = service_router(
         classify=classify,
@@ -77,7 +81,8 @@ def create_app(
         settings=settings,
         observe_push=observe_push,
     )
-    return _assembled(service, control_router(ready=ready, metrics=metrics), settings=settings, observe=observe)
+    control = control_router(ready=ready, metrics=metrics)
+    return _assembled(service, control, keys=keys, prefix="/v1", settings=settings, observe=observe)
 
 
 def create_service_app(
@@ -86,6 +91,7 @@ def create_service_app(
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
+    keys: KeyRing | None,
     settings: WebSettings,
     observe: Observer | None = None,
     observe_push: PushObserver = unobserved,
@@ -101,7 +107,7 @@ def create_service_app(
         observe_push=observe_push,
         prefix=prefix,
     )
-    return _assembled(service, settings=settings, observe=observe)
+    return _assembled(service, keys=keys, prefix=prefix, settings=settings, observe=observe)
 
 
 def create_control_app(
@@ -111,8 +117,9 @@ def create_control_app(
     settings: WebSettings,
     observe: Observer | None = None,
 ) -> FastAPI:
-    """What must answer while the service is full."""
-    return _assembled(control_router(ready=ready, metrics=metrics), settings=settings, observe=observe)
+    """What must answer while the service is full, to whoever asks: it tells of no caller and no video."""
+    control = control_router(ready=ready, metrics=metrics)
+    return _assembled(control, keys=None, prefix="", settings=settings, observe=observe)
 
 
 def service_router(
@@ -222,14 +229,16 @@ def whole_api() -> dict[str, Any]:
     )
     app.include_router(service)
     app.include_router(control_router(ready=_described_only, metrics=_described_only))
-    return openapi.with_problem_schema(app.openapi())
+    return openapi.with_keys(openapi.with_problem_schema(app.openapi()), prefix="/v1")
 
 
 def _described_only(*args: object, **options: object) -> Any:
     raise AssertionError("this application is there to be described")
 
 
-def _assembled(*routers: APIRouter, settings: WebSettings, observe: Observer | None) -> FastAPI:
+def _assembled(
+    *routers: APIRouter, keys: KeyRing | None, prefix: str, settings: WebSettings, observe: Observer | None
+) -> FastAPI:
     app = _App(
         title="vidseq",
         version=__version__,
@@ -240,7 +249,9 @@ def _assembled(*routers: APIRouter, settings: WebSettings, observe: Observer | N
         root_path_in_servers=False,
     )
     problems.install(app)
-    app.add_middleware(Envelope, observe=observe)
+    if keys is not None:
+        app.add_middleware(Guard, keys=keys, prefix=prefix)
+    app.add_middleware(Envelope, observe=observe)  # added last: outermost
     for router in routers:
         app.include_router(router)
     return app

@@ -32,6 +32,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PROMETHEUS = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
 FILES = [ROOT / "docker-compose.yml", *sorted((ROOT / "deploy").iterdir())]
 
+KEYS_FILE = Path(SERVE["applications"][0]["args"]["keys"])
 PORT = SERVE["http_options"]["port"]
 HEAD = RAY_SERVICE["spec"]["rayClusterConfig"]["headGroupSpec"]
 (WORKERS,) = RAY_SERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
@@ -179,7 +180,7 @@ def test_a_container_starts_with_options_that_vidseq_has(command: list[str]) -> 
 
 
 def test_compose_publishes_the_services_port_to_this_machine_alone() -> None:
-    published = [by_default(port) for service in COMPOSE["services"].values() for port in service["ports"]]
+    published = [by_default(port) for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert f"127.0.0.1:{PORT}:{PORT}" in published
     assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
@@ -215,6 +216,36 @@ def test_the_health_check_asks_a_path_that_the_service_answers() -> None:
 def test_the_model_is_mounted_read_only_where_the_serve_config_looks_for_it(pod: dict[str, Any]) -> None:
     (model,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "model"]
     assert model == {"name": "model", "mountPath": SERVE["applications"][0]["args"]["model"], "readOnly": True}
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_the_keys_are_mounted_read_only_where_the_serve_config_looks_for_them(pod: dict[str, Any]) -> None:
+    (keys,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "keys"]
+    assert keys == {"name": "keys", "mountPath": str(KEYS_FILE.parent), "readOnly": True}
+    (volume,) = [v["projected"] for v in pod["volumes"] if v["name"] == "keys"]
+    assert volume == {"defaultMode": 0o440, "sources": [{"secret": {"name": "vidseq-keys"}}]}
+
+
+def test_the_image_looks_for_keys_where_a_volume_of_its_user_can_be() -> None:
+    told = dict(pair.split("=", 1) for line in instructions("ENV") for pair in line.split())
+    assert told["VIDSEQ_KEYS"] == str(KEYS_FILE)
+    assert re.search(rf"install -d -o vidseq -g vidseq -m 0700 {KEYS_FILE.parent}$", DOCKERFILE, re.MULTILINE)
+
+
+def test_of_compose_the_services_read_the_keys_and_one_command_writes_them() -> None:
+    mounted = {
+        name: [volume for volume in service["volumes"] if str(volume).startswith("keys:")]
+        for name, service in COMPOSE["services"].items()
+    }
+    folder = KEYS_FILE.parent
+    assert mounted == {
+        "service": [f"keys:{folder}:ro"],
+        "service-gpu": [f"keys:{folder}:ro"],
+        "keys": [f"keys:{folder}"],
+        "prometheus": [],
+    }
+    words = COMPOSE["services"]["keys"]["entrypoint"]
+    assert words[0] == "vidseq" and CliRunner().invoke(app, [*words[1:], "create", "--help"]).exit_code == 0
 
 
 # Rights ----------------------------------------------------------------------------------------

@@ -1,5 +1,10 @@
-"""One answer through every door: pictures, bytes of a video in any container, lines, and pushes, on a real service."""
+"""One answer through every door: pictures, bytes of a video in any container, lines, and pushes, on a real service.
 
+The service asks for a key, which the SDK finds in the environment; whoever shows none finds every door closed.
+"""
+
+import contextlib
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +12,22 @@ from pathlib import Path
 import cv2
 import httpx2
 import pytest
+from websockets.typing import Subprotocol
 
+from serving.keys import create_key
 from tests.conftest import SHARED_DATA
 from tests.predictions import scores
 from tests.running import Service, running_service
+from tests.stream_server import talking
+from tests.test_web import answer_on, connect, head
 from tests.toy_models import toy_checkpoint
 from tests.toy_streams import encoded, raw
 from tests.toy_videos import recode, remux, write_clip
 from vidseq.classifier import Classifier
 from vidseq.client import Client
 from vidseq.config import Calibration, Picture
-from vidseq.messages import FRAMES_TYPE, Applied, Encoded, Final, Ready, pack_frames, read_service_message
+from vidseq.errors import NotAuthorized
+from vidseq.messages import FRAMES_TYPE, SUBPROTOCOL, Applied, Encoded, Final, Ready, pack_frames, read_service_message
 from vidseq.sampling import sample
 from vidseq.schemas import FrameLabel, Prediction
 from vidseq.video import Reader, Verdict
@@ -45,9 +55,16 @@ def classifier(model: Path) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
-    with running_service(model) as service:
+def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    file = tmp_path_factory.mktemp("keys") / "keys.db"
+    key = create_key(file, name="tests", scopes=["classify", "stream"], lifetime_seconds=None)
+    with pytest.MonkeyPatch.context() as patch, running_service(model, "--keys", str(file)) as service:
+        patch.setenv("VIDSEQ_API_KEY", key)
         yield service
+
+
+def own_key() -> dict[str, str]:
+    return {"Authorization": f"Bearer {os.environ['VIDSEQ_API_KEY']}"}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +164,7 @@ def test_an_index_at_the_end(
 
 
 def test_lines(service: Service, clips: list[Path], classifier: Classifier) -> None:
-    headers = {"Accept": "application/x-ndjson", "Content-Type": "video/mp4"}
+    headers = own_key() | {"Accept": "application/x-ndjson", "Content-Type": "video/mp4"}
     for clip in clips:
         answer = httpx2.post(f"{service.url}/v1/classify", content=clip.read_bytes(), headers=headers, timeout=60)
         assert answer.headers["content-type"] == "application/x-ndjson"
@@ -172,7 +189,7 @@ def chunks(frames: list[Encoded], chance: random.Random) -> Iterator[list[Encode
 
 
 def put(url: str, pushes: Iterator[list[Encoded]]) -> Prediction:
-    with httpx2.Client(base_url=url, timeout=60) as http:
+    with httpx2.Client(base_url=url, timeout=60, headers=own_key()) as http:
         ready = Ready.model_validate(http.post("/v1/sessions", json={}).raise_for_status().json())
         answers = []
         for sequence, frames in enumerate(pushes):
@@ -193,3 +210,38 @@ def whole(answers: list[Applied], final: Final) -> Prediction:
     )
     segments = tuple(change.segment for message in told for change in message.segments if change.change == "closed")
     return final.prediction.model_copy(update={"frames": frames, "segments": segments})
+
+
+# Closed doors
+
+
+@pytest.mark.parametrize("key", ["vsk_" + "0" * 12 + "_" + "A" * 43, "s3cret"])
+def test_a_key_that_is_not_good_opens_no_door(service: Service, clips: list[Path], key: str) -> None:
+    with Client(service.url, key, max_retries=0) as client:
+        for ask in (client.models, lambda: client.classify(clips[0]), client.stream().__enter__):
+            with pytest.raises(NotAuthorized) as caught:
+                ask()
+            assert caught.value.status == 401 and caught.value.request_id
+    assert key not in service.said()
+
+
+def test_who_shows_no_key_is_refused_while_his_body_never_comes(service: Service) -> None:
+    with contextlib.closing(connect(service.url)) as connection:
+        connection.sendall(head("Content-Type: video/mp4\r\nContent-Length: 1000000"))
+        status, problem = answer_on(connection)
+    assert (status, problem["type"]) == (401, "key/missing")
+
+
+def test_a_browsers_key_passes_as_a_subprotocol_and_only_the_other_is_answered(service: Service) -> None:
+    offered = [Subprotocol(SUBPROTOCOL), Subprotocol(f"vidseq.bearer.{os.environ['VIDSEQ_API_KEY']}")]
+    with talking(service.url, subprotocols=offered) as client:
+        assert client.open(input="frames").session
+        assert client.connection.subprotocol == SUBPROTOCOL
+
+
+def test_no_key_is_in_what_the_service_says(service: Service) -> None:
+    key = os.environ["VIDSEQ_API_KEY"]
+    for place in (f"/v1/models?key={key}", f"/v1/{key}"):
+        assert httpx2.get(service.url + place).json()["type"] == "key/misplaced"
+    assert "for whoever shows a key of" in service.said()
+    assert key[17:] not in service.said()

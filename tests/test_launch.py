@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.app import ServiceArgs
 from serving.check import check
-from serving.launch import refuse_taken
+from serving.keys import create_key
+from serving.launch import refuse_taken, who_may
 from tests.running import free_port
 from tests.test_imports import loaded_by
 from tests.toy_models import toy_checkpoint
@@ -43,6 +45,50 @@ def test_a_free_port_passes_and_stays_free() -> None:
     port = free_port()
     refuse_taken("127.0.0.1", port)
     refuse_taken("127.0.0.1", port)
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_without_keys_the_loopback_is_open(host: str) -> None:
+    assert "everybody on this machine" in who_may(host, keys=None, open_to_all=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_without_keys_any_other_address_is_refused_with_what_to_do(host: str) -> None:
+    with pytest.raises(OptionError, match=rf"{host} is more.*vidseq keys create.*--keys.*--open"):
+        who_may(host, keys=None, open_to_all=False)
+
+
+def test_open_is_said_by_name_and_told_in_the_log() -> None:
+    assert who_may("0.0.0.0", keys=None, open_to_all=True) == "OPEN to everybody who reaches 0.0.0.0: --open"
+
+
+def test_with_keys_any_address_will_do_and_the_log_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.db"
+    key = create_key(file, name="anna", scopes=["stream"], lifetime_seconds=None)
+    said = who_may("0.0.0.0", keys=file, open_to_all=False)
+    assert f"{file} (1 live now)" in said and key[17:] not in said
+
+
+def test_keys_and_open_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="exclude each other"):
+        who_may("0.0.0.0", keys=tmp_path / "keys.db", open_to_all=True)
+
+
+def test_a_file_of_keys_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"there is no file of keys at .*vidseq keys create"):
+        who_may("127.0.0.1", keys=tmp_path / "keys.db", open_to_all=False)
+
+
+@pytest.mark.parametrize("said", [{}, {"keys": "/keys/keys.db", "open": True}])
+def test_a_config_file_that_does_not_say_who_may_ask_is_refused(said: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"either keys, .* or open: true"):
+        ServiceArgs.model_validate({"model": "/model", **said})
+
+
+# What is served
 
 
 def test_a_folder_that_is_no_model_is_refused_in_the_words_of_the_checkpoint(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import uvicorn
 
 from serving.envelope import Observer
+from serving.keyring import KeyRing
 from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.web import WebSettings, create_app
 from vidseq.early import EarlyExit
@@ -99,6 +100,7 @@ def toy_app(
     ready: Callable[[], str | None] = lambda: None,
     sessions: Sessions | None = None,
     decode: Decode = undecoded,
+    keys: KeyRing | None = None,
     observe: Observer | None = None,
     observe_push: PushObserver = unobserved,
     **settings: Any,
@@ -110,6 +112,7 @@ def toy_app(
         decode=decode,
         ready=ready,
         metrics=lambda: b"videos_total 1\n",
+        keys=keys,
         settings=WebSettings(**settings),
         observe=observe,
         observe_push=observe_push,

@@ -283,6 +283,8 @@ class RequestRejected(StatusError):
 
 
 class NotAuthorized(RequestRejected):
+    """No key was sent, or none that is good (status 401), or it is not for this (403); `type` says which it was."""
+
     code = "service/not-authorized"
 
 

@@ -17,6 +17,7 @@ from vidseq.errors import OptionError
 from vidseq.schemas import Answer, ModelInfo, Moment, Prediction, Problem, Scored, Segment
 
 FRAMES_TYPE = "application/vnd.vidseq.frames"  # of a body of frames, packed as below
+SUBPROTOCOL = "vidseq.v1"  # of a WebSocket that speaks these messages; a client need not offer it
 MAX_HEADER_BYTES = 512
 MAX_PUSH_FRAMES = 256
 

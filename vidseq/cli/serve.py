@@ -21,14 +21,35 @@ def serve(
         str | None,
         typer.Option(help="Where live sessions are kept: sqlite:///path or redis://host; else only while it runs."),
     ] = None,
-    keys: Annotated[
+    session_keys: Annotated[
         Path | None, typer.Option(help="A file with the keys that seal sessions; else made for this run.")
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VIDSEQ_KEYS",
+            help="Answer those alone who show an API key of this file, which `vidseq keys create` makes; "
+            "without it only this machine is answered.",
+        ),
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Answer everybody who reaches --host, without keys.")
+    ] = False,
 ) -> None:
     """Serve a model over HTTP on this machine until interrupted."""
     from serving.launch import serve as run
 
-    run(model, host=host, port=port, device=device, num_replicas=replicas, store=store, keys=keys)
+    run(
+        model,
+        host=host,
+        port=port,
+        device=device,
+        num_replicas=replicas,
+        store=store,
+        session_keys=session_keys,
+        keys=keys,
+        open_to_all=open_to_all,
+    )
 
 
 @app.command()
