@@ -22,6 +22,7 @@ from serving.local_ray import local_ray
 from serving.rows import INDEX, columns
 from serving.sink import FORMATS, open_sink
 from vidseq.checkpoint import load_checkpoint
+from vidseq.config import Limits
 from vidseq.errors import OptionError
 
 
@@ -46,6 +47,7 @@ def score(
     num_workers: int | None = None,
     top_k: int = 5,
     frames: bool = False,
+    limits: Limits = Limits(),
     console: Console | None = None,
 ) -> ScoreSummary:
     """Score clips with the model in a folder and write a row for each (serving.rows) to `out`, whole or not at all.
@@ -56,6 +58,7 @@ def score(
         num_workers: processes; None for one a GPU, or one a CPU as far as memory goes.
         top_k: how many actions each row names.
         frames: with the label of every sampled frame.
+        limits: what a clip may cost, and how much of it must be seen for a label.
         console: where progress and the closing count are shown; None for standard error.
 
     Raises:
@@ -74,7 +77,7 @@ def score(
     with _progress(console, num_clips=len(clips)) as advance, local_ray(), open_sink(out, schema) as sink:
         from serving.ray_job import Job, score_clips  # brings Ray, after local_ray has told it where to listen
 
-        job = Job(model=model.resolve(), info=info, top_k=top_k, frames=frames)
+        job = Job(model=model.resolve(), info=info, top_k=top_k, frames=frames, limits=limits)
         for table in _in_order(score_clips(clips, job, num_workers=num_workers), arrived=advance):
             codes.update(table["error_code"].to_pylist())
             sink.write(table.drop_columns(INDEX))

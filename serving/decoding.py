@@ -40,4 +40,5 @@ def decode(
     with Reader(video, picture=picture, limits=limits) as reader:
         for clip in sample(reader, sampling, clock=clock, chunk_frames=1):
             yield Seen(clip, reader.report())
+        reader.refuse_truncated(start_seconds=sampling.start_seconds, end_seconds=sampling.end_seconds)
         yield Seen(None, reader.report(), reader.seen_until)

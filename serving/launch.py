@@ -22,6 +22,7 @@ from serving.children import none_left_over
 from serving.keys import KEYS_VARIABLE, list_keys
 from serving.sealing import load_keys, new_key
 from serving.store import Lifetimes, open_store
+from vidseq.config import Limits
 from vidseq.errors import CheckpointError, InputError, OptionError
 
 READY_TIMEOUT_SECONDS = 60.0
@@ -47,6 +48,7 @@ def serve(
     session_keys: Path | None = None,
     keys: Path | None = None,
     open_to_all: bool = False,
+    min_share_seen: float = Limits().min_share_seen,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
@@ -56,7 +58,7 @@ def serve(
     without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service.
 
     Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
-    on the loopback only, unless `open_to_all`.
+    on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits.
 
     Raises:
         OptionError: the address cannot be listened on, or not without keys; or the device, the store or a file of keys
@@ -76,7 +78,11 @@ def serve(
 
         outcome()
         args = app.ServiceArgs(
-            model=str(folder), device=device, keys=None if keys is None else keys.absolute(), open=keys is None
+            model=str(folder),
+            device=device,
+            keys=None if keys is None else keys.absolute(),
+            open=keys is None,
+            limits=Limits(min_share_seen=min_share_seen),
         )
         try:
             app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))

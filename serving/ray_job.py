@@ -34,12 +34,13 @@ _SILENCE_SECONDS = 12 * 3600.0  # without a row from anyone; a clip may be six h
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told: the model, and what of its answers is kept."""
+    """What every worker is told: the model, what of its answers is kept, and what a clip may cost."""
 
     model: Path
     info: ModelInfo
     top_k: int
     frames: bool
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Scorer:
         torch.set_num_threads(num_threads)
         checkpoint = load_checkpoint(job.model)
         engine = Engine(checkpoint.model.to("cuda" if ray.get_gpu_ids() else "cpu"))
-        self._classifier = Classifier(checkpoint, compute=engine.submit, limits=Limits())
+        self._classifier = Classifier(checkpoint, compute=engine.submit, limits=job.limits)
         self._job = job
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -47,14 +47,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven clips of several lengths and names, and five files that are none."""
+    """Seven clips of several lengths and names, a cut one, and five files that get no label."""
     folder = tmp_path_factory.mktemp("clips")
     for number in range(6):
         write_clip(folder / f"clip {number}.mp4", num_frames=5 + 15 * number, first_number=100 * number)
     (folder / "clip 0.mp4").rename(folder / os.fsdecode(b"caf\xe9\n.mp4"))  # Latin-1, and two lines
     (folder / "more").mkdir()
     whole = write_clip(folder / "more" / "clip.mkv", num_frames=200).read_bytes()
-    (folder / "more" / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    (folder / "more" / "cut.mkv").write_bytes(whole[: len(whole) * 3 // 4])
+    (folder / "more" / "stump.mkv").write_bytes(whole[: len(whole) // 4])
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no video")
     write_sound(folder / "sound.mp4")
@@ -99,7 +100,7 @@ def in_process(classifier: Classifier, file: bytes | str) -> tuple[str | None, l
 def test_every_input_has_a_row_in_the_order_of_the_paths(scored: Scored, clips: Path) -> None:
     files = sorted(str(file) for file in clips.rglob("*.m??"))
     assert [row["path"] for row in scored.rows] == [file.encode("utf-8", "backslashreplace").decode() for file in files]
-    assert len(files) == 12
+    assert len(files) == 13
 
 
 @cluster
@@ -121,6 +122,7 @@ def test_a_file_that_is_no_video_has_a_row_with_the_reason_and_no_label(scored: 
         "text.mp4": "video/unsupported-container",
         "sound.mp4": "video/no-video-stream",
         "gone.mp4": "source/not-found",
+        "stump.mkv": "video/truncated",
     }
     assert all(row["action_label"] is None and row["top"] is None for row in scored.rows if row["error_code"])
 
@@ -135,8 +137,8 @@ def test_a_clip_that_is_cut_short_has_labels_and_says_so(scored: Scored) -> None
 @cluster
 def test_the_count_at_the_end_adds_up_and_the_failures_are_listed(scored: Scored) -> None:
     summary = scored.summary
-    assert (summary.num_in, summary.num_ok, summary.num_failed) == (12, 8, 4)
-    assert "in 12 = ok 8 + failed 4" in scored.shown
+    assert (summary.num_in, summary.num_ok, summary.num_failed) == (13, 8, 5)
+    assert "in 13 = ok 8 + failed 5" in scored.shown
     assert all(code in scored.shown for code in summary.failures)
 
 

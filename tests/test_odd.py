@@ -8,7 +8,7 @@ import pytest
 
 from vidseq import schemas
 from vidseq.config import Limits, Picture, Sampling
-from vidseq.errors import VideoError
+from vidseq.errors import TruncatedVideo, VideoError
 from vidseq.sampling import sample
 from vidseq.video import Reader
 
@@ -72,6 +72,14 @@ def watch(path: Path, *, limits: Limits) -> tuple[int, schemas.VideoReport]:
         return num_sampled, reader.report()
 
 
+def truncated(path: Path) -> None:
+    """Raises TruncatedVideo where so much is missing that no label is to be given."""
+    with Reader(path, picture=Picture(size=32)) as reader:
+        for _ in sample(reader, Sampling(frames_per_second=1)):
+            pass
+        reader.refuse_truncated(start_seconds=0.0, end_seconds=None)
+
+
 def test_each_odd_clip_has_its_place_here(expected: dict[str, dict[str, Any]]) -> None:
     assert sorted([*REFUSED, *INCOMPLETE, *WHOLE]) == sorted(expected)
 
@@ -96,6 +104,16 @@ def test_a_damaged_clip_decodes_to_the_expected_count_and_says_that_it_is_incomp
     _, report = watch(shared_data / "odd" / name, limits=Limits())
     assert (report.frames_decoded, report.complete) == (expected[name]["frames"], False)
     assert "could be decoded" in report.warnings[0]
+
+
+@pytest.mark.parametrize("name", sorted(INCOMPLETE - {"bitflip.mp4"}))
+def test_a_clip_of_which_most_could_be_decoded_may_be_labelled(name: str, shared_data: Path) -> None:
+    truncated(shared_data / "odd" / name)
+
+
+def test_a_clip_of_which_hardly_anything_could_be_decoded_may_not_be_labelled(shared_data: Path) -> None:
+    with pytest.raises(TruncatedVideo, match=r"^0\.04 s could be decoded where the video declares 2\.12 s"):
+        truncated(shared_data / "odd" / "bitflip.mp4")
 
 
 @pytest.mark.parametrize(("name", "code"), REFUSED.items())

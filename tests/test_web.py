@@ -18,7 +18,15 @@ from web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app,
 
 from serving import problems
 from serving.web import WebSettings, create_control_app, create_service_app
-from vidseq.errors import CheckpointError, LimitExceeded, OptionError, TooManyBytes, TooManyFrames, VideoError
+from vidseq.errors import (
+    CheckpointError,
+    LimitExceeded,
+    OptionError,
+    TooManyBytes,
+    TooManyFrames,
+    TruncatedVideo,
+    VideoError,
+)
 from vidseq.schemas import Models, Prediction, Problem
 
 CLASSIFY = "/v1/classify"
@@ -415,7 +423,8 @@ def subclasses(kind: type[VideoError]) -> list[type[VideoError]]:
 VIDEO_ERRORS = {
     kind.code: kind(value=3, limit=2) if issubclass(kind, LimitExceeded) else kind("it is like this")
     for kind in subclasses(VideoError)
-}
+    if kind is not TruncatedVideo
+} | {TruncatedVideo.code: TruncatedVideo(seen_seconds=1.0, declared_seconds=9.0, min_share=0.5)}
 
 
 @pytest.fixture(scope="module")

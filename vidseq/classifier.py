@@ -73,7 +73,8 @@ class Classifier:
         With `early_exit` decoding stops once the action is sure enough; the frame that made it so is the answer's last.
 
         Raises:
-            VideoError: it is not a video that can be labelled, or it costs more than the limits allow.
+            VideoError: it is not a video that can be labelled, costs more than the limits allow, or too little of the
+                time that it declares could be decoded (TruncatedVideo).
             SourceNotFound, OptionError: the path or the interval is wrong, or the model cannot exit early.
         """
         sampling = self._sampling(start_seconds, end_seconds)
@@ -86,6 +87,8 @@ class Classifier:
                 collected.add(clip, done)
                 if collected.exited is not None:
                     break
+            else:  # all was looked at that there is
+                reader.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
             return collected.prediction(
                 report=reader.report(),
                 seen_until=reader.seen_until,
@@ -101,7 +104,8 @@ class Classifier:
 
         Raises:
             OfflineOnly: the model is bidirectional, or samples a fixed number of frames from the whole video.
-            VideoError, SourceNotFound, OptionError: as `classify`, while iterating.
+            VideoError, SourceNotFound, OptionError: as `classify`, while iterating; TruncatedVideo after the labels of
+                what could be decoded.
         """
         if self.config.recurrent.bidirectional or self.config.sampling.max_frames is not None:
             raise OfflineOnly(f"{self.info.name} needs the whole video before its first label: use classify")
@@ -112,6 +116,7 @@ class Classifier:
             for clip, done in self._advance(sample(reader, sampling)):
                 labelled, track = labelling.settle(track, clip.seconds_T.tolist(), done.scores)
                 yield from labelling.moments(labelled)
+            reader.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
         yield from labelling.moments(labelling.finish(track, end_seconds=track.last_seconds))
 
     def _sampling(self, start_seconds: float, end_seconds: float | None) -> Sampling:

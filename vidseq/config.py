@@ -28,13 +28,21 @@ def first_mistake(error: ValidationError) -> tuple[str, str]:
 
 
 class Limits(Config):
-    """What one video may cost. Header fields never size anything; these are checked while decoding."""
+    """What one video may cost, and how much of it must be seen. Header fields size nothing; all is checked by decoding.
+
+    `min_share_seen` is the share of the declared time, where it was to be looked at, that must have been decoded for a
+    label to be given. By default half: a label of less would speak of what nobody has seen more than of what was. No
+    higher, because honest files miss some of the time that they declare: an edit list may hide a sixth, and Matroska
+    declares the longer of picture and sound. 0 answers whatever was decoded. It
+    holds for files, not for live streams, and not for training, which tells of incomplete clips.
+    """
 
     max_bytes: PositiveInt = 4 * 2**30
     max_pixels: PositiveInt = 4096 * 2304  # of one frame: 4K; an 8K decoder alone takes 1.3 GB
     max_frames: PositiveInt = 6 * 3600 * 60
     max_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
     max_decoded_bytes: PositiveInt = 4 * 2**40  # pixels x 3, summed over all decoded frames
+    min_share_seen: Share = 0.5
 
 
 Fit = Literal["crop", "letterbox", "stretch"]

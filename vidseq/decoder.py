@@ -101,6 +101,14 @@ class Decoder:
         """Decodes the next frame and returns its timestamp in seconds; None where decoding ended."""
         return _number(self._capture, cv2.CAP_PROP_POS_MSEC) / 1000 if self._capture.grab() else None
 
+    def lead_seconds(self) -> float:
+        """By how much later the file says that the frame last grabbed is: OpenCV counts from the first; to a frame."""
+        frames_per_second = _number(self._capture, cv2.CAP_PROP_FPS)
+        if frames_per_second <= 0:
+            return 0.0
+        in_file_seconds = _number(self._capture, cv2.CAP_PROP_PTS) / frames_per_second
+        return max(0.0, in_file_seconds - _number(self._capture, cv2.CAP_PROP_POS_MSEC) / 1000)
+
     def retrieve(self) -> Pixels:
         """The frame last grabbed, upright, [H, W, C] with C blue, green, red. Raises UndecodableVideo."""
         return retrieved(self._capture)

@@ -14,6 +14,7 @@
     │   │   ├── UndecodableVideo       opens, but gives no frame
     │   │   ├── UndecodablePicture     one picture that is no JPEG, PNG or WebP, or a damaged one
     │   │   ├── NothingSampled         frames, but none in the interval asked for
+    │   │   ├── TruncatedVideo         too little of its declared time could be decoded
     │   │   └── LimitExceeded          with .value and .limit
     │   │       ├── TooManyBytes  TooManyFrames  TooManySeconds  TooManyPixels  TooManyDecodedBytes
     │   ├── DatasetError               all mistakes of a folder of clips at once, with file and line
@@ -40,7 +41,8 @@
 Anything else that is raised is our own mistake.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 
 class VidseqError(Exception):
@@ -99,6 +101,26 @@ class UndecodablePicture(VideoError):
 
 class NothingSampled(VideoError):
     code = "video/nothing-sampled"
+
+
+class TruncatedVideo(VideoError):
+    """Of the `declared_seconds` where it was looked only `seen_seconds` could be decoded: a share below `min_share`."""
+
+    code = "video/truncated"
+
+    def __init__(self, *, seen_seconds: float, declared_seconds: float, min_share: float) -> None:
+        super().__init__(
+            f"{seen_seconds:,.2f} s could be decoded where the video declares {declared_seconds:,.2f} s: that is "
+            f"{seen_seconds / declared_seconds:.1%}, and below {min_share:.1%} (min_share_seen) no label is given; "
+            "the file is cut short or damaged, or declares a time that it does not have"
+        )
+        self.seen_seconds = seen_seconds
+        self.declared_seconds = declared_seconds
+        self.min_share = min_share
+
+    def __reduce__(self) -> tuple[Callable[..., "TruncatedVideo"], tuple[()]]:
+        given = {name: getattr(self, name) for name in ("seen_seconds", "declared_seconds", "min_share")}
+        return partial(TruncatedVideo, **given), ()
 
 
 class LimitExceeded(VideoError):

@@ -57,7 +57,8 @@ class VideoReport(Answer):
     """What was found in the file. Declared values are header fields and may lie.
 
     `complete` is False when less than 95 % of the declared time could be decoded. Where looking was to end earlier (at
-    a given time, or by early exit), it is True.
+    a given time, or by early exit), it is True. Where it is False, there was still enough for a label: a file of which
+    less than `min_share_seen` (see vidseq.config.Limits) could be decoded gets an error and no Prediction.
     """
 
     width: int

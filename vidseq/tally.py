@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from vidseq.config import Limits
-from vidseq.errors import TooManyDecodedBytes, TooManyFrames, TooManyPixels, TooManySeconds
+from vidseq.errors import TooManyDecodedBytes, TooManyFrames, TooManyPixels, TooManySeconds, TruncatedVideo
 
 _TOLERATED_SHARE = 0.05
 # Some containers declare the longer of picture and sound; sound may end a few of its own frames after the picture.
@@ -40,6 +40,7 @@ class Tally:
         self.num_rising = 0
         self.ended = False  # the decoder has no more
         self.stopped = False  # the caller wants no more
+        self.lead_seconds = 0.0  # from the zero of the file's clock to the first frame
         self._first_seconds = 0.0
         self._last_seconds = -math.inf
 
@@ -82,7 +83,7 @@ class Tally:
         """Whether as much was decoded as is declared (or asked for); False before the pass has ended."""
         if self.stopped or not self.ended:
             return self.stopped
-        duration_seconds, num_frames = self._declared.duration_seconds, self._declared.num_frames
+        duration_seconds, num_frames = self._seconds_to_see, self._declared.num_frames
         if duration_seconds is None or num_frames is None:
             return True
         tolerated_seconds = max(_TOLERATED_SHARE * duration_seconds, _TOLERATED_SECONDS)
@@ -90,11 +91,42 @@ class Tally:
         return self.num_frames >= num_frames or self.seen_seconds >= duration_seconds - tolerated_seconds
 
     @property
+    def _seconds_to_see(self) -> float | None:
+        """What is declared of the time since the first frame; None where nothing is.
+
+        Matroska and MP4 count from the zero of their clock: a part of a recording may begin hours after it.
+        """
+        duration_seconds = self._declared.duration_seconds
+        if duration_seconds is None or self.lead_seconds >= duration_seconds:
+            return duration_seconds
+        return duration_seconds - self.lead_seconds
+
+    def refuse_truncated(self, *, start_seconds: float, end_seconds: float | None) -> None:
+        """After a pass over [start_seconds, end_seconds).
+
+        Raises:
+            TruncatedVideo: it ended before `min_share_seen` of the time that is declared there.
+        """
+        assert self.ended or self.stopped, "how much there is to be seen is known at the end of the pass"
+        to_see = self._seconds_to_see
+        if self.complete or to_see is None:
+            return
+        last_seconds = to_see if end_seconds is None else min(to_see, end_seconds)
+        declared_seconds = last_seconds - start_seconds
+        seen_seconds = max(0.0, min(self.seen_seconds, last_seconds) - start_seconds)
+        if seen_seconds < self._limits.min_share_seen * declared_seconds:
+            raise TruncatedVideo(
+                seen_seconds=seen_seconds,
+                declared_seconds=declared_seconds,
+                min_share=self._limits.min_share_seen,
+            )
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences for a person."""
         found = []
         if self.ended and not self.complete:
-            seen, declared = f"{self.seen_seconds:.2f} s", f"{self._declared.duration_seconds:.2f} s"
+            seen, declared = f"{self.seen_seconds:.2f} s", f"{self._seconds_to_see:.2f} s"
             found.append(
                 f"{seen} of the declared {declared} could be decoded: the file is damaged, cut short or edited"
             )

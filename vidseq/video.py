@@ -123,6 +123,8 @@ class Reader:
         assert self._tally.num_frames == 0, "a Reader reads once"
         while (seconds := self._decoder.grab()) is not None:
             self._check_incoming()
+            if self._tally.num_frames == 0:
+                self._tally.lead_seconds = self._decoder.lead_seconds()
             self._tally.count(seconds)
             verdict = want(seconds)
             if verdict is Verdict.STOP:
@@ -141,6 +143,17 @@ class Reader:
     def seen_until(self) -> float | None:
         """When the last decoded frame ends, if it is shown for as long as the others were on average."""
         return self._tally.seen_until
+
+    def refuse_truncated(self, *, start_seconds: float, end_seconds: float | None) -> None:
+        """To be asked once frames() has ended and before anything is said of the whole of [start_seconds, end_seconds).
+
+        What a header declares of a live stream (an Incoming) is not held against it.
+
+        Raises:
+            TruncatedVideo: less than `min_share_seen` (see Limits) of the time declared there could be decoded.
+        """
+        if not isinstance(self._source, Incoming):
+            self._tally.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
 
     def report(self) -> schemas.VideoReport:
         """What the file declares and what was found; before frames() has ended, what was found so far."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vidseq.config import Limits
 from vidseq.errors import OptionError
 
 OnBad = Literal["stop", "skip"]
@@ -23,6 +24,16 @@ DrawnTogether = Annotated[
     str | None, typer.Option(help="A column of clips.csv: for intervals, clips that share it count as one witness.")
 ]
 Bad = Annotated[OnBad, typer.Option("--on-bad", help="What to do with a clip that cannot be decoded.")]
+MinShareSeen = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Refuse a video, in place of labelling it, of whose declared time less than this share can be decoded, "
+        "because it is cut short or damaged; 0 labels whatever can be seen.",
+    ),
+]
+MIN_SHARE_SEEN = Limits().min_share_seen
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
 
 

@@ -7,8 +7,8 @@ import typer
 from pydantic import ValidationError
 
 from vidseq.cli.app import app
-from vidseq.cli.arguments import Device, ModelFolder, torch_device
-from vidseq.config import first_mistake
+from vidseq.cli.arguments import MIN_SHARE_SEEN, Device, MinShareSeen, ModelFolder, torch_device
+from vidseq.config import Limits, first_mistake
 from vidseq.errors import OptionError
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ def predict(
     early_hold: Annotated[
         float | None, typer.Option(help="... and has been for so many seconds; 1 if not given.")
     ] = None,
+    min_share_seen: MinShareSeen = MIN_SHARE_SEEN,
     device: Device = "cpu",
 ) -> None:
     """Label one clip on this machine."""
     from vidseq.classifier import Classifier
     from vidseq.timeline import draw, show
 
-    classifier = Classifier.load(model, device=torch_device(device))
+    limits = Limits(min_share_seen=min_share_seen)
+    classifier = Classifier.load(model, device=torch_device(device), limits=limits)
     prediction = classifier.classify(
         clip, start_seconds=start, end_seconds=end, top_k=top_k, early_exit=_early_exit(early_exit, early_hold)
     )
@@ -74,13 +76,16 @@ def score(
     frames: Annotated[bool, typer.Option("--frames", help="Also keep the label of every sampled frame.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any clip failed.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Parallel workers; as many as fit by default.")] = None,
+    min_share_seen: MinShareSeen = MIN_SHARE_SEEN,
 ) -> None:
     """Label many clips: one row for every input, failures included."""
     from rich.console import Console
 
     from serving.batch import score as run
 
-    summary = run(model, inputs, out, console=Console(stderr=True), frames=frames, num_workers=workers)
+    limits = Limits(min_share_seen=min_share_seen)
+    console = Console(stderr=True)
+    summary = run(model, inputs, out, console=console, frames=frames, num_workers=workers, limits=limits)
     if strict and summary.num_failed:
         raise typer.Exit(1)
 

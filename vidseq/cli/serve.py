@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vidseq.cli.app import app
-from vidseq.cli.arguments import Device, ModelFolder
+from vidseq.cli.arguments import MIN_SHARE_SEEN, Device, MinShareSeen, ModelFolder
 from vidseq.errors import OptionError
 
 
@@ -35,6 +35,7 @@ def serve(
     open_to_all: Annotated[
         bool, typer.Option("--open", help="Answer everybody who reaches --host, without keys.")
     ] = False,
+    min_share_seen: MinShareSeen = MIN_SHARE_SEEN,
 ) -> None:
     """Serve a model over HTTP on this machine until interrupted."""
     from serving.launch import serve as run
@@ -49,6 +50,7 @@ def serve(
         session_keys=session_keys,
         keys=keys,
         open_to_all=open_to_all,
+        min_share_seen=min_share_seen,
     )
 
 
