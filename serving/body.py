@@ -1,4 +1,4 @@
-"""A request's body into a memfd, piece by piece, limits enforced while reading. Knows no routes and no video."""
+"""A request's body into a memfd, piece by piece, limits and digest checked while reading. Knows no routes, no video."""
 
 import asyncio
 import fcntl
@@ -9,6 +9,7 @@ from typing import BinaryIO
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from serving.digest import HEADER, ContentDigest
 from serving.form import FILE_FIELD, FileField
 from serving.problems import BodyTimeout, BodyTooLarge, MalformedBody, UnsupportedMediaType
 from vidseq.errors import EmptyVideo, TooManyBytes
@@ -24,7 +25,8 @@ async def receive_video(
 
     `hold` is called with the size of each piece before it is kept, and may object by raising.
 
-    Errors: UnsupportedMediaType, MalformedBody, BodyTimeout, TooManyBytes, EmptyVideo; starlette's ClientDisconnect.
+    Errors: UnsupportedMediaType, MalformedBody, MalformedDigest, DigestMismatch, BodyTimeout, TooManyBytes, EmptyVideo;
+    starlette's ClientDisconnect.
     """
     boundary = _boundary(request)
     max_body_bytes = max_bytes if boundary is None else max_bytes + MAX_FORM_BYTES
@@ -59,7 +61,8 @@ async def receive_bytes(
 ) -> bytes:
     """A small body, of one of these media types.
 
-    Errors: UnsupportedMediaType, MalformedBody, BodyTimeout, BodyTooLarge; starlette's ClientDisconnect.
+    Errors: UnsupportedMediaType, MalformedBody, MalformedDigest, DigestMismatch, BodyTimeout, BodyTooLarge; starlette's
+    ClientDisconnect.
     """
     if media_type(request) not in types:
         raise UnsupportedMediaType(f"the body has Content-Type {media_type(request)[:50]!r}; send {' or '.join(types)}")
@@ -87,14 +90,17 @@ def media_type(request: Request) -> str:
 
 
 async def _receive(request: Request, keep: Callable[[bytes], None], *, timeout_seconds: float) -> None:
+    digest = ContentDigest(request.headers.getlist(HEADER))
     num_bytes = 0
     try:
         async with asyncio.timeout(timeout_seconds):
             async for piece in request.stream():
                 num_bytes += len(piece)
+                digest.update(piece)
                 keep(piece)
     except TimeoutError as error:
         raise BodyTimeout(f"only {num_bytes:,} bytes came within {timeout_seconds:g} seconds") from error
+    digest.check()
 
 
 class _Spool:

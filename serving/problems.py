@@ -43,6 +43,18 @@ class MalformedBody(VidseqError):
     code = "request/malformed-body"
 
 
+class MalformedDigest(VidseqError):
+    """The header that says what the body is."""
+
+    code = "body/digest_malformed"
+
+
+class DigestMismatch(VidseqError):
+    """The body is not the one of which its header tells."""
+
+    code = "body/digest_mismatch"
+
+
 class BodyTooLarge(VidseqError):
     """What is no video, but has a limit."""
 
@@ -90,6 +102,8 @@ class AnswerTimeout(VidseqError):
 # The most special class counts. What is not here is our own mistake: 500, logged, and not told to the caller.
 TABLE: dict[type[VidseqError], tuple[int, str]] = {
     MalformedBody: (400, "The body cannot be read"),
+    MalformedDigest: (400, "The digest of the body cannot be read"),
+    DigestMismatch: (400, "The body is not what was sent"),
     KeyRefused: (401, "A key is needed"),
     ScopeMissing: (403, "The key is not for this"),
     ForeignOrigin: (403, "The page is of another origin"),
@@ -119,6 +133,7 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
 }
 CLOSE_CODES = 4000  # of a WebSocket, plus a status: these thousands are an application's own
 RETRYABLE = frozenset({408, 429, 503, 504})
+RETRYABLE_TYPES = frozenset({DigestMismatch.code})  # what was damaged on its way may come whole the next time
 
 
 def of_error(error: VidseqError, request_id: str) -> Problem | None:
@@ -191,7 +206,12 @@ def install(app: FastAPI) -> None:
 
 def _problem(status: int, *, type: str, title: str, detail: str, request_id: str) -> Problem:
     return Problem(
-        type=type, title=title, status=status, detail=detail, request_id=request_id, retryable=status in RETRYABLE
+        type=type,
+        title=title,
+        status=status,
+        detail=detail,
+        request_id=request_id,
+        retryable=status in RETRYABLE or type in RETRYABLE_TYPES,
     )
 
 

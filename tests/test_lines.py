@@ -19,6 +19,7 @@ from serving import decoding
 from serving.accept import lines_wanted
 from serving.parts import Frames
 from tests.stream_server import said, stream_app
+from tests.test_digest import digest, flipped
 from tests.test_web import problem_of
 from tests.toy_streams import labels, run, toy_live
 from tests.toy_videos import write_clip
@@ -115,6 +116,14 @@ def test_an_error_in_the_middle_is_the_last_line(live: Live, tmp_path: Path, vid
 def test_an_error_before_the_first_line_is_an_ordinary_problem(url: str) -> None:
     problem = problem_of(asked(url, b"this is no video" * 100))
     assert (problem.status, problem.type) == (422, "video/unsupported-container")
+
+
+def test_a_video_that_was_damaged_on_its_way_is_refused_before_the_first_line(url: str, video: bytes) -> None:
+    """Only a body that is whole is decoded, so nothing has been said that would have to be taken back."""
+    headers = HEADERS | {"Content-Digest": digest(video)}
+    assert httpx2.post(f"{url}/v1/classify", content=video, headers=headers, timeout=20).status_code == 200
+    damaged = httpx2.post(f"{url}/v1/classify", content=flipped(video, 2000), headers=headers, timeout=20)
+    assert (problem_of(damaged).status, problem_of(damaged).type) == (400, "body/digest_mismatch")
 
 
 def test_a_video_that_stops_giving_labels_ends_with_a_timeout(live: Live, tmp_path: Path, video: bytes) -> None:

@@ -1,5 +1,6 @@
 """What a client is set to, and the questions it asks. Does no I/O."""
 
+import base64
 import os
 from dataclasses import dataclass, field
 from typing import Generic
@@ -33,13 +34,15 @@ class Call(Generic[AnswerT]):
     params: dict[str, str] = field(default_factory=dict)
     upload: Upload | None = None
 
-    @property
-    def headers(self) -> dict[str, str]:
+    def headers(self, *, sha256: bytes | None) -> dict[str, str]:
+        """`sha256` is that of the body, where there is one and its bytes are known (RFC 9530)."""
         if self.upload is None:
             return {}
         headers = {"Content-Type": "application/octet-stream"}
         if self.upload.num_bytes is not None:
             headers["Content-Length"] = str(self.upload.num_bytes)
+        if sha256 is not None:
+            headers["Content-Digest"] = f"sha-256=:{base64.b64encode(sha256).decode()}:"
         return headers
 
 

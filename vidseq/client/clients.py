@@ -61,6 +61,10 @@ class Client(Base):
         after each chunk, and starts again from the first when the call is repeated. A file that cannot be rewound
         is sent once, without retries.
 
+        With the video goes its SHA-256 (the header Content-Digest, RFC 9530), by which the service knows one that was
+        damaged on its way: it gives no label, and is sent the video again. It costs one more reading of the file before
+        the first byte is sent, some 0.7 s of a CPU for a GiB. A file that cannot be rewound is sent without.
+
         With `early_exit`, a score above 0.5 and up to 1, looking stops once the calibrated score of one action has been
         at least that for `early_hold_seconds` (1 if None): the answer's `early_exit` says when and how sure, and is
         None where the end of the video came first. The whole video is sent all the same. RequestRejected by a model
@@ -166,11 +170,11 @@ class Client(Base):
             time.sleep(pause_seconds)
 
     def _send(self, call: Call[AnswerT]) -> AnswerT:
-        content = None if call.upload is None else call.upload.chunks()
+        upload = call.upload
+        headers = call.headers(sha256=None if upload is None else upload.sha256())
+        content = None if upload is None else upload.chunks()
         with typed_errors(self.base_url):
-            response = self._http.request(
-                call.method, call.path, params=call.params, headers=call.headers, content=content
-            )
+            response = self._http.request(call.method, call.path, params=call.params, headers=headers, content=content)
         return read_answer(response, call.answer)
 
 
@@ -274,9 +278,11 @@ class AsyncClient(Base):
             await asyncio.sleep(pause_seconds)
 
     async def _send(self, call: Call[AnswerT]) -> AnswerT:
-        content = None if call.upload is None else call.upload.chunks_async()
+        upload = call.upload
+        headers = call.headers(sha256=None if upload is None else await upload.sha256_async())
+        content = None if upload is None else upload.chunks_async()
         with typed_errors(self.base_url):
             response = await self._http.request(
-                call.method, call.path, params=call.params, headers=call.headers, content=content
+                call.method, call.path, params=call.params, headers=headers, content=content
             )
         return read_answer(response, call.answer)

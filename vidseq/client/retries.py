@@ -7,7 +7,8 @@ from vidseq.errors import ConnectionFailed, OptionError, ServiceError, StatusErr
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})  # full, or something in between lost its service for a moment
 # What was sent before a cut was applied after it; a stream was put aside while nothing came: ask where it stands.
-RETRIED_TYPES = frozenset({"session/sequence", "session/push-mismatch", "stream/idle"})
+# What was damaged on its way may come whole the next time.
+RETRIED_TYPES = frozenset({"session/sequence", "session/push-mismatch", "stream/idle", "body/digest_mismatch"})
 RETRIED_ERRORS = (ConnectionFailed,)  # not RequestTimeout: the caller has waited as long as was asked for
 
 

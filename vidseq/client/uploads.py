@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import os
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
@@ -32,11 +33,12 @@ class Upload:
         self.num_bytes = num_bytes
         self.repeatable = num_bytes is not None
         self._on_progress = on_progress
+        self._sha256: bytes | None = None
 
     def chunks(self) -> Iterator[bytes]:
         num_sent = 0
-        with self._rewound() as file:
-            while chunk := self._checked(file.read(self._wanted_bytes(num_sent)), num_sent):
+        with contextlib.closing(self._pieces()) as pieces:
+            for chunk in pieces:
                 yield chunk
                 num_sent += len(chunk)
                 self._on_progress(num_sent, self.num_bytes)
@@ -44,11 +46,44 @@ class Upload:
     async def chunks_async(self) -> AsyncGenerator[bytes, None]:
         """The same chunks; only the reading is done in a thread, so that a slow disk does not stop the event loop."""
         num_sent = 0
-        with self._rewound() as file:
-            while chunk := self._checked(await self._read(file, self._wanted_bytes(num_sent)), num_sent):
+        async with contextlib.aclosing(self._pieces_async()) as pieces:
+            async for chunk in pieces:
                 yield chunk
                 num_sent += len(chunk)
                 self._on_progress(num_sent, self.num_bytes)
+
+    def sha256(self) -> bytes | None:
+        """Of all that is sent, by one pass over it, the first time; None where the bytes can be read once only."""
+        if self._sha256 is None and self.repeatable:
+            found = hashlib.sha256()
+            for chunk in self._pieces():
+                found.update(chunk)
+            self._sha256 = found.digest()
+        return self._sha256
+
+    async def sha256_async(self) -> bytes | None:
+        """The same, read as `chunks_async` does."""
+        if self._sha256 is None and self.repeatable:
+            found = hashlib.sha256()
+            async with contextlib.aclosing(self._pieces_async()) as pieces:
+                async for chunk in pieces:
+                    found.update(chunk)
+            self._sha256 = found.digest()
+        return self._sha256
+
+    def _pieces(self) -> Generator[bytes, None, None]:
+        num_read = 0
+        with self._rewound() as file:
+            while chunk := self._checked(file.read(self._wanted_bytes(num_read)), num_read):
+                yield chunk
+                num_read += len(chunk)
+
+    async def _pieces_async(self) -> AsyncGenerator[bytes, None]:
+        num_read = 0
+        with self._rewound() as file:
+            while chunk := self._checked(await self._read(file, self._wanted_bytes(num_read)), num_read):
+                yield chunk
+                num_read += len(chunk)
 
     async def _read(self, file: BinaryIO, num_bytes: int) -> bytes:
         """Cancelled, it waits for its thread: the next pass rewinds the very same file."""
@@ -60,13 +95,13 @@ class Upload:
                 await asyncio.wait({reading})
             raise
 
-    def _wanted_bytes(self, num_sent: int) -> int:
-        return CHUNK_BYTES if self.num_bytes is None else min(CHUNK_BYTES, self.num_bytes - num_sent)
+    def _wanted_bytes(self, num_read: int) -> int:
+        return CHUNK_BYTES if self.num_bytes is None else min(CHUNK_BYTES, self.num_bytes - num_read)
 
-    def _checked(self, chunk: bytes, num_sent: int) -> bytes:
-        if not chunk and self.num_bytes is not None and num_sent < self.num_bytes:
+    def _checked(self, chunk: bytes, num_read: int) -> bytes:
+        if not chunk and self.num_bytes is not None and num_read < self.num_bytes:
             raise InputError(
-                f"the file ended after {num_sent:,} of {self.num_bytes:,} bytes: it changed while it was sent"
+                f"the file ended after {num_read:,} of {self.num_bytes:,} bytes: it changed while it was sent"
             )
         return chunk
 
