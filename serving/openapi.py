@@ -26,6 +26,16 @@ VIDEO_BODY: Docs = {
         },
     },
 }
+CONTENT_DIGEST: Docs = {
+    "name": "Content-Digest",
+    "in": "header",
+    "required": False,
+    "description": "The SHA-256 or SHA-512 of the body as it is sent, of a form the whole of it (RFC 9530). Where the "
+    "body that came is another, the answer is the problem `body/digest_mismatch` (400) and no label; where the header "
+    "cannot be read or names neither algorithm, `body/digest_malformed` (400). Other algorithms beside are ignored.",
+    "schema": {"type": "string"},
+    "example": "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:",
+}
 LINES: Docs = {
     "content": {
         LINES_TYPE: {

@@ -59,8 +59,8 @@ def session_router(
     @router.post(
         "",
         status_code=201,
-        responses=openapi.problem_responses(404, 408, 413, 415, 422, 429, 500, 503, 504),
-        openapi_extra={"requestBody": openapi.json_body(Open)},
+        responses=openapi.problem_responses(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+        openapi_extra={"requestBody": openapi.json_body(Open), "parameters": [openapi.CONTENT_DIGEST]},
     )
     async def open_session(request: Request, response: Response) -> Ready:
         """Begin a stream of pictures, or go on with one that a resume token holds."""
@@ -81,8 +81,8 @@ def session_router(
 
     @router.put(
         "/{session}/pushes/{sequence}",
-        responses=openapi.problem_responses(404, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504),
-        openapi_extra={"requestBody": openapi.PUSH_BODY},
+        responses=openapi.problem_responses(400, 404, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504),
+        openapi_extra={"requestBody": openapi.PUSH_BODY, "parameters": [openapi.CONTENT_DIGEST]},
     )
     async def push(request: Request, session: SessionId, sequence: PushNumber, seconds: ImageSeconds = None) -> Applied:
         """Label the next frames. A push that was applied before gets the answer that it got then."""

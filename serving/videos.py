@@ -112,12 +112,17 @@ class Videos:
             tags=["service"],
             response_model=Prediction,
             responses={200: openapi.LINES, **openapi.problem_responses(400, 404, 408, 413, 415, 422, 429, 500, 504)},
-            openapi_extra={"requestBody": openapi.VIDEO_BODY},
+            openapi_extra={"requestBody": openapi.VIDEO_BODY, "parameters": [openapi.CONTENT_DIGEST]},
         )(self.classify_video)
         router.get("/models", tags=["service"], responses=openapi.problem_responses(500))(self.list_models)
 
     async def classify_video(self, request: Request, options: Annotated[ClassifyOptions, Query()]) -> Response:
-        """Label one video: its action, the label of each sampled frame, and segments in time."""
+        """Label one video: its action, the label of each sampled frame, and segments in time.
+
+        `video` of the answer says what the file declares of itself, how much of it could be decoded, and in `warnings`
+        what is odd about it. Where too little of its declared time could be decoded, there is no label, but the problem
+        `video/truncated` (422).
+        """
         refuse_unknown(options.model, self._models())
         by_line = lines_wanted(request.headers.get("accept", ""))
         if by_line and options.early_exit is not None:

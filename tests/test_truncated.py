@@ -16,10 +16,12 @@ from tests.test_web import problem_of
 from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip
 from tests.web_server import running
+from vidseq.checkpoint import load_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.client import Client
 from vidseq.config import Calibration, Limits
 from vidseq.early import EarlyExit
+from vidseq.engine import Engine
 from vidseq.errors import TruncatedVideo, VideoRejected
 from vidseq.messages import Applied, Failed, Final, read_service_message
 from vidseq.schemas import Prediction
@@ -90,7 +92,8 @@ def test_a_stump_that_is_sure_enough_before_its_end_is_answered_and_one_that_nev
     model: Path, stump: bytes
 ) -> None:
     classifier = Classifier.load(model)
-    assert classifier.classify(stump, early_exit=EarlyExit(score=0.9, hold_seconds=0.5)).early_exit is not None
+    found = classifier.classify(stump, early_exit=EarlyExit(score=0.9, hold_seconds=0.5))
+    assert found.early_exit is not None and found.video.complete
     with pytest.raises(TruncatedVideo):
         classifier.classify(stump, early_exit=EarlyExit(score=0.9, hold_seconds=60.0))
 
@@ -170,3 +173,14 @@ def test_predict_says_it_in_a_sentence_and_takes_the_floor_as_an_option(
     answer = in_process("predict", model, clip, "--json", "--min-share-seen", 0.1).stdout
     video = Prediction.model_validate_json(answer).video
     assert not video.complete and video.warnings
+
+
+def test_an_exit_in_the_last_frames_of_a_stump_says_nothing_of_what_lies_behind_it(model: Path, stump: bytes) -> None:
+    """Beside an Engine the end of the file has been met by then."""
+    checkpoint = load_checkpoint(model)
+    with Engine(checkpoint.model) as engine:
+        classifier = Classifier(checkpoint, compute=engine.submit, limits=Limits(min_share_seen=0))
+        last_seconds = classifier.classify(stump).sampled.end_seconds
+        found = classifier.classify(stump, early_exit=EarlyExit(score=0.9, hold_seconds=last_seconds))
+    assert found.early_exit is not None and found.early_exit.seconds == last_seconds
+    assert found.video.complete and found.video.warnings == ()

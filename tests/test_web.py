@@ -16,7 +16,8 @@ import httpx2
 import pytest
 from web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app, undecoded, wait_until
 
-from serving import problems
+from serving import openapi, problems
+from serving.problems import DigestMismatch, MalformedDigest
 from serving.web import WebSettings, create_control_app, create_service_app
 from vidseq.errors import (
     CheckpointError,
@@ -561,6 +562,18 @@ def test_problems_and_bodies_are_declared_with_their_content_types(http_client: 
     assert list(post["responses"]["422"]["content"]) == ["application/problem+json"]
     assert set(post["requestBody"]["content"]) == {"application/octet-stream", "video/*", "multipart/form-data"}
     assert set(document["components"]["schemas"]["Problem"]["properties"]) == set(Problem.model_fields)
+
+
+def test_the_digest_of_a_body_and_what_a_stump_gets_are_on_the_page(http_client: httpx2.Client) -> None:
+    paths = http_client.get("/openapi.json").json()["paths"]
+    with_digest = {
+        path for path in paths for verb in paths[path].values() if openapi.CONTENT_DIGEST in verb.get("parameters", [])
+    }
+    assert with_digest == {CLASSIFY, "/v1/sessions", "/v1/sessions/{session}/pushes/{sequence}"}
+    assert all("400" in verb["responses"] for path in with_digest for verb in paths[path].values())
+    for error in (DigestMismatch, MalformedDigest):
+        assert f"`{error.code}`" in openapi.CONTENT_DIGEST["description"]
+    assert f"`{TruncatedVideo.code}`" in paths[CLASSIFY]["post"]["description"]
 
 
 def test_every_reference_of_the_page_leads_somewhere(http_client: httpx2.Client) -> None:

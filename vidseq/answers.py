@@ -98,8 +98,7 @@ class Collected:
             frames=self._frames(info),
             segments=tuple(self._segments),
             sampled=sampled,
-            # after an early exit all that was asked for has been decoded, as with `end_seconds`
-            video=report if self.exited is None else report.model_copy(update={"complete": True}),
+            video=report,
             model=info,
             timings=Timings(**self._milliseconds, total_ms=1000 * (time.perf_counter() - self._begun)),
             early_exit=self.exited,

@@ -86,6 +86,7 @@ class Classifier:
             for clip, done in self._advance(_joined(clips) if self.config.recurrent.bidirectional else clips):
                 collected.add(clip, done)
                 if collected.exited is not None:
+                    reader.stop()
                     break
             else:  # all was looked at that there is
                 reader.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)

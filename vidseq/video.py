@@ -139,6 +139,10 @@ class Reader:
                 f"no frame of the {self._declared.codec} video could be decoded: it is damaged, cut short or encrypted"
             )
 
+    def stop(self) -> None:
+        """What was asked for has been seen: nothing is missing, however far ahead was decoded by then."""
+        self._tally.stopped = True
+
     @property
     def seen_until(self) -> float | None:
         """When the last decoded frame ends, if it is shown for as long as the others were on average."""
