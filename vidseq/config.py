@@ -35,6 +35,11 @@ class Limits(Config):
     max_frames: PositiveInt = 6 * 3600 * 60
     max_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
     max_decoded_bytes: PositiveInt = 4 * 2**40  # pixels x 3, summed over all decoded frames
+    # Of the process that decodes it (vidseq.sandbox): its address space, of which 330 MB are OpenCV's own; its CPU
+    # time, and the time for which somebody waits for it; that time for a single frame.
+    max_decoder_bytes: PositiveInt = 2**30
+    max_decode_seconds: PositiveSeconds = 3600.0
+    max_stall_seconds: PositiveSeconds = 30.0
 
 
 class Picture(Config):
