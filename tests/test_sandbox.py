@@ -309,6 +309,8 @@ def test_server_and_child_have_no_secret_and_no_descriptor_of_ours(
                 b"OPENBLAS_NUM_THREADS",
                 b"OMP_NUM_THREADS",
                 b"OPENCV_FFMPEG_LOGLEVEL",
+                b"MALLOC_MMAP_THRESHOLD_",
+                b"MALLOC_TRIM_THRESHOLD_",
             }
         opened = [os.readlink(f"/proc/{child}/fd/{fd}") for fd in os.listdir(f"/proc/{child}/fd")]
     kinds = sorted({name.split(":")[0] for name in opened})

@@ -31,9 +31,13 @@ START_SECONDS = 60.0  # it imports OpenCV, on a disk that may be cold and a mach
 STOP_SECONDS = 5.0
 _HAND_OVER_SECONDS = 10.0
 _CANARY_PICTURE = Picture(size=16)
-# All of its environment. More threads would only wait for one another, and must not be there when it forks; of what
-# FFmpeg says errors are kept.
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENCV_FFMPEG_LOGLEVEL": "16"}
+_ENVIRONMENT = {  # all of it
+    "OPENBLAS_NUM_THREADS": "1",  # a process that forks has no others
+    "OMP_NUM_THREADS": "1",
+    "OPENCV_FFMPEG_LOGLEVEL": "16",  # errors
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",  # else the memory of each picture is given back, and faulted in again
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+}
 
 
 @dataclass(frozen=True)

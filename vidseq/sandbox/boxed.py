@@ -62,6 +62,7 @@ class BoxedDecoder:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the decoder said of the file, counted: one sentence, or none."""
+        self._channel.complaints.listen()
         return self._channel.complaints.warnings
 
     def header(self) -> Header:

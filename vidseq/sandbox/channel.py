@@ -3,6 +3,7 @@
 import select
 import signal
 import socket
+import struct
 import time
 from contextlib import suppress
 from typing import TypeVar
@@ -11,6 +12,8 @@ from vidseq.config import Limits
 from vidseq.errors import DecoderCrashed, OutOfMemory, SandboxError, TooSlow, UndecodableVideo, VideoError, VidseqError
 from vidseq.sandbox.complaints import Complaints
 from vidseq.sandbox.protocol import MOST_BYTES, Ask, Ended, Failed, Garbled, Hello, Reason, Step, read
+
+LISTEN_EVERY = 32  # answers: what is complained of in between fits into a pipe
 
 Expected = TypeVar("Expected", Hello, Step)
 
@@ -29,8 +32,7 @@ class Channel:
         self._arriving = arriving
         self._waited_seconds = 0.0
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._poll = select.poll()
-        self._poll.register(self._ours, select.POLLIN)
+        self._num_heard = 0
 
     def begun(self) -> None:
         """The other ends are the child's alone."""
@@ -43,26 +45,26 @@ class Channel:
 
     def hear(self, expected: type[Expected]) -> Expected:
         """The next answer. Raises DecoderCrashed, TooSlow, OutOfMemory, UndecodableVideo, SandboxError."""
-        self._wait()
+        message = self._receive()
+        self._num_heard += 1
+        if self._num_heard % LISTEN_EVERY == 0:
+            self.complaints.listen()
         try:
-            message = self._ours.recv(MOST_BYTES)
-        except ConnectionResetError:
-            message = b""
-        self.complaints.listen()
-        if not message:
-            raise DecoderCrashed("the decoder's process was ended, and its server with it")
-        try:
-            told = read(message)
+            told = read(message) if message else None
         except Garbled:
             raise DecoderCrashed("the decoder's process has been taken over: it said what no decoder says") from None
         if isinstance(told, expected):
             return told
+        self.complaints.listen()
+        if told is None:
+            raise DecoderCrashed("the decoder's process was ended, and its server with it")
         if isinstance(told, Ended):
             raise self._why_ended(told.status)
         raise self._why_failed(told.reason if isinstance(told, Failed) else Reason.BROKEN)
 
     def check_memory(self) -> None:
         """Where decoding has ended, which FFmpeg also does without a word for want of memory."""
+        self.complaints.listen()
         if self.complaints.of_memory:
             raise self._no_memory()
 
@@ -71,12 +73,13 @@ class Channel:
         self.begun()
         self.complaints.close()
 
-    def _wait(self) -> None:
-        """Raises TooSlow."""
+    def _receive(self) -> bytes:
+        """The next message, none if nobody is left who could send one. Raises TooSlow."""
         stall_seconds, total_seconds = self._limits.max_stall_seconds, self._limits.max_decode_seconds
-        left_seconds = max(0.0, total_seconds - self._waited_seconds)
+        left_seconds = total_seconds - self._waited_seconds
+        self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(min(stall_seconds, left_seconds)))
         began = time.monotonic()
-        while not self._poll.poll(1000 * min(stall_seconds, left_seconds)):
+        while (message := self._received()) is None:
             if self._arriving is not None and not _has_bytes(self._arriving):
                 continue
             if left_seconds < stall_seconds:
@@ -84,6 +87,16 @@ class Channel:
             raise TooSlow(f"decoding took longer than {stall_seconds:g} seconds for one frame (max_stall_seconds)")
         if self._arriving is None:  # else it is the kernel alone that counts what decoding takes in all
             self._waited_seconds += time.monotonic() - began
+        return message
+
+    def _received(self) -> bytes | None:
+        """None: nothing came in time."""
+        try:
+            return self._ours.recv(MOST_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return b""
 
     def _why_ended(self, status: int) -> VideoError:
         if self.complaints.of_memory:
@@ -109,6 +122,12 @@ class Channel:
     def _no_memory(self) -> OutOfMemory:
         limit = self._limits.max_decoder_bytes
         return OutOfMemory(f"decoding the video needs more than {limit:,} bytes of memory (max_decoder_bytes)")
+
+
+def _timeval(seconds: float) -> bytes:
+    """struct timeval; of zero seconds it would mean for ever."""
+    microseconds = max(1, round(1_000_000 * seconds))
+    return struct.pack("@ll", *divmod(microseconds, 1_000_000))
 
 
 def _has_bytes(pipe: int) -> bool:

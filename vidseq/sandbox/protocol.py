@@ -9,9 +9,8 @@ Whoever reads what a child says believes nothing: another length, or a value out
 
 import math
 import struct
-from dataclasses import astuple, dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST_BYTES = 2048  # of a message
 MOST_FRAMES = 128  # in one Step
@@ -47,8 +46,7 @@ class Reason(IntEnum):
     BROKEN = 4  # a mistake of ours
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One clip: what it may cost, the Picture that is made of its frames, and the size of the ring's slots."""
 
     arriving: bool
@@ -59,15 +57,14 @@ class Job:
     slot_bytes: int
 
     def pack(self) -> bytes:
-        return _JOB.pack(*astuple(self))
+        return _JOB.pack(*self)
 
     @classmethod
     def unpack(cls, message: bytes) -> "Job":
         return cls(*_unpack(_JOB, message))
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """Decode up to the first frame at or after `not_before` seconds; with `picture`, put that one into `slot`.
 
     `whole`: as it was decoded, not the fitted square. `again`: decode nothing, give the picture of the last frame.
@@ -80,15 +77,14 @@ class Ask:
     again: bool
 
     def pack(self) -> bytes:
-        return _ASK.pack(*astuple(self))
+        return _ASK.pack(*self)
 
     @classmethod
     def unpack(cls, message: bytes) -> "Ask":
         return cls(*_unpack(_ASK, message))
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(NamedTuple):
     """The child is confined by `layers`, and this is the stream's header."""
 
     layers: int
@@ -100,11 +96,10 @@ class Hello:
     frames_per_second: float = 0.0
 
     def pack(self) -> bytes:
-        return _HELLO.pack(Kind.HELLO, *astuple(self))
+        return _HELLO.pack(Kind.HELLO, *self)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """The timestamps of the frames that were decoded. `ended`: there are no more. `filled`: the last one's picture,
     [height, width, 3], is in the slot that was asked for."""
 
@@ -119,16 +114,14 @@ class Step:
         return head + struct.pack(f"={len(self.seconds)}d", *self.seconds)
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     reason: Reason
 
     def pack(self) -> bytes:
         return _FAILED.pack(Kind.FAILED, self.reason)
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """The child is gone; `status` is what waitpid said."""
 
     status: int
@@ -157,7 +150,7 @@ def read(message: bytes) -> Told:
 
 
 def _finite(told: Hello | Step) -> Told:
-    numbers = told.seconds if isinstance(told, Step) else astuple(told)
+    numbers = told.seconds if isinstance(told, Step) else told
     if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
         raise Garbled(f"a number that is none in {told}")
     return told
