@@ -44,11 +44,16 @@ LATENCIES_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
+logger = logging.getLogger("ray.serve")  # where a replica's log goes
+
 STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environment of every node; both are secrets
 
 
 class ServiceArgs(Config):
     """What a Serve config file says under `args` of the service. `model` is a folder on every node.
+
+    Videos are decoded in a sandbox (vidseq.sandbox). With `require_sandbox` nothing is, unless the kernel of the node
+    offers all that confines it; without, the log says what is missing.
 
     Where sessions are kept (serving.store) and the keys that seal them (serving.sealing) are told by the environment,
     as VIDSEQ_SESSION_STORE and VIDSEQ_SESSION_KEYS: a config file is shown by Ray's dashboard.
@@ -57,6 +62,7 @@ class ServiceArgs(Config):
     model: str
     name: str | None = None
     device: str = "cpu"
+    require_sandbox: bool = False
     limits: Limits = Limits()
     web: WebSettings = WebSettings()
     sessions: SessionSettings = SessionSettings()
@@ -111,14 +117,26 @@ class Figures:
 
 
 class Service:
-    """A model behind HTTP. It is up once it has labelled the canary clip."""
+    """A model behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own."""
 
     def __init__(self, args: ServiceArgs) -> None:
-        from serving.labeller import Labeller  # brings torch, which no other process needs that imports this module
+        # These bring torch and OpenCV, which no other process needs that imports this module.
+        from serving.boxes import Boxes, confinement_of
+        from serving.labeller import Labeller
+        from vidseq.sandbox.box import Sandbox
 
         self._args = args
         self._figures = Figures()
-        self._labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
+        self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
+        confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
+        logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
+        self._labeller = Labeller(
+            Path(args.model),
+            name=args.name,
+            device=args.device,
+            limits=args.limits,
+            sandbox=self._boxes.sandbox,
+        )
         self._labeller.answer_canary()
         live = self._labeller.live
         self._sessions = None if live is None else open_sessions(live, self._args.sessions)
@@ -131,7 +149,9 @@ class Service:
             classify=self._classify,
             models=lambda: self._labeller.models,
             sessions=self._sessions,
-            decode=functools.partial(decode, picture=self._labeller.picture, limits=self._args.limits),
+            decode=functools.partial(
+                decode, picture=self._labeller.picture, limits=self._args.limits, sandbox=self._boxes.sandbox
+            ),
             settings=self._args.web,
             observe=self._figures.answered,
             observe_push=self._figures.pushed,
@@ -143,9 +163,10 @@ class Service:
         self._figures.labelled(prediction)
         return prediction
 
-    async def ready(self) -> None:
-        """Answers, which is the answer: the canary was labelled before this can be called."""
+    async def ready(self) -> str | None:
+        """Why no video can be labelled now, or None: the canary was labelled before this can be called."""
         self._labeller.check_alive()
+        return await asyncio.to_thread(self._boxes.why_not)
 
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
@@ -163,19 +184,21 @@ class Control:
         return create_control_app(ready=self._why_not_ready, metrics=self._metrics, settings=self._args.web)
 
     def _why_not_ready(self) -> str | None:
-        """None if some replica of the service has labelled its canary clip and answers now. Called in a thread."""
+        """None if some replica of the service has labelled its canary clip and can decode now. Called in a thread."""
         timeout_seconds = self._args.ready_timeout_seconds
         try:
-            asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
         except TimeoutError:
             return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
         except (RayError, RayServeException) as error:
             return f"the service is down: {type(error).__name__}"
-        return None
 
-    async def _ask(self, timeout_seconds: float) -> None:
+    async def _ask(self, timeout_seconds: float) -> str | None:
         async with asyncio.timeout(timeout_seconds):
-            await serve.get_deployment_handle("Service", app_name=self._args.service).ready.remote()
+            reason: str | None = await serve.get_deployment_handle(
+                "Service", app_name=self._args.service
+            ).ready.remote()
+            return reason
 
     def _metrics(self) -> bytes:
         nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -24,11 +24,26 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(help="A file with the keys that seal sessions; else made for this run.")
     ] = None,
+    require_sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--require-sandbox", help="Refuse to start where the kernel cannot confine the decoder in every way."
+        ),
+    ] = False,
 ) -> None:
     """Serve a model over HTTP on this machine until interrupted."""
     from serving.launch import serve as run
 
-    run(model, host=host, port=port, device=device, num_replicas=replicas, store=store, keys=keys)
+    run(
+        model,
+        host=host,
+        port=port,
+        device=device,
+        num_replicas=replicas,
+        store=store,
+        keys=keys,
+        require_sandbox=require_sandbox,
+    )
 
 
 @app.command()
