@@ -20,7 +20,7 @@ from toy_videos import overwrite, paint, read, turn_clockwise, write_clip, write
 
 from vidseq import schemas
 from vidseq.config import Limits, Picture
-from vidseq.container import Source
+from vidseq.container import Source, open_source
 from vidseq.decoder import MID_GREY, Decoder, fit
 from vidseq.errors import (
     EmptyVideo,
@@ -465,6 +465,14 @@ def test_nothing_stays_open_whether_it_goes_well_or_not(tmp_path: Path) -> None:
         with pytest.raises((VideoError, SourceNotFound)):
             decode(source)
     assert os.listdir("/proc/self/fd") == open_before
+
+
+def test_bytes_in_memory_cannot_be_changed_by_who_is_handed_them() -> None:
+    fd = open_source(b"the bytes of a clip", max_bytes=100)
+    for change in (lambda: os.pwrite(fd, b"x", 0), lambda: os.ftruncate(fd, 0), lambda: os.ftruncate(fd, 1000)):
+        with pytest.raises(PermissionError):
+            change()
+    os.close(fd)
 
 
 def test_no_temporary_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ class Sandbox:
             except OSError as error:
                 self._give_up(server)
                 if attempt:
-                    raise SandboxError(f"the decoders' server cannot be reached: {error.strerror}") from None
+                    raise SandboxError(f"the decoders' server cannot be reached: {error.strerror or error}") from None
 
     def _running(self) -> "_Server":
         with self._lock:

@@ -135,16 +135,16 @@ Told = Hello | Step | Failed | Ended
 
 def read(message: bytes) -> Told:
     """What a child or the server says. Raises Garbled."""
-    match message[:1]:
-        case b"\1":
+    match message[0] if message else 0:
+        case Kind.HELLO:
             return _finite(Hello(*_unpack(_HELLO, message)[1:]))
-        case b"\2":
+        case Kind.STEP:
             _, ended, filled, count, height, width = _unpack(_STEP, message[: _STEP.size])
             times = struct.Struct(f"={min(count, MOST_FRAMES)}d")
             return _finite(Step(_unpack(times, message[_STEP.size :]), ended, filled, height, width))
-        case b"\3" if message[1:] and message[1] in list(Reason):
+        case Kind.FAILED if message[1:] and message[1] in list(Reason):
             return Failed(Reason(_unpack(_FAILED, message)[1]))
-        case b"\4":
+        case Kind.ENDED:
             return Ended(_unpack(_ENDED, message)[1])
     raise Garbled(f"{len(message)} bytes that begin with {message[:1]!r}")
 
