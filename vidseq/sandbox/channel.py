@@ -14,6 +14,7 @@ from vidseq.sandbox.complaints import Complaints
 from vidseq.sandbox.protocol import MOST_BYTES, Ask, Ended, Failed, Garbled, Hello, Reason, Step, read
 
 LISTEN_EVERY = 32  # answers: what is complained of in between fits into a pipe
+_LOOKS = 10  # at the pipe of a clip that arrives, within the time that a frame may take
 
 Expected = TypeVar("Expected", Hello, Step)
 
@@ -77,26 +78,36 @@ class Channel:
         """The next message, none if nobody is left who could send one. Raises TooSlow."""
         stall_seconds, total_seconds = self._limits.max_stall_seconds, self._limits.max_decode_seconds
         left_seconds = total_seconds - self._waited_seconds
-        self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(min(stall_seconds, left_seconds)))
+        if self._arriving is not None:  # of these the kernel alone counts what decoding takes in all
+            return self._receive_while_arriving(self._arriving, stall_seconds)
         began = time.monotonic()
-        while (message := self._received()) is None:
-            if self._arriving is not None and not _has_bytes(self._arriving):
-                continue
-            if left_seconds < stall_seconds:
-                raise TooSlow(f"decoding took longer than {total_seconds:g} seconds (max_decode_seconds)")
-            raise TooSlow(f"decoding took longer than {stall_seconds:g} seconds for one frame (max_stall_seconds)")
-        if self._arriving is None:  # else it is the kernel alone that counts what decoding takes in all
-            self._waited_seconds += time.monotonic() - began
+        message = self._received(within_seconds=min(stall_seconds, left_seconds))
+        self._waited_seconds += time.monotonic() - began
+        if message is None and left_seconds < stall_seconds:
+            raise TooSlow(f"decoding took longer than {total_seconds:g} seconds (max_decode_seconds)")
+        return self._in_time(message)
+
+    def _receive_while_arriving(self, pipe: int, stall_seconds: float) -> bytes:
+        """As long as the pipe is found empty now and then, the child does not sit on what has come."""
+        num_full = 0
+        while (message := self._received(within_seconds=stall_seconds / _LOOKS)) is None and num_full < _LOOKS:
+            num_full = num_full + 1 if _has_bytes(pipe) else 0
+        return self._in_time(message)
+
+    def _in_time(self, message: bytes | None) -> bytes:
+        if message is None:
+            limit = self._limits.max_stall_seconds
+            raise TooSlow(f"decoding took longer than {limit:g} seconds for one frame (max_stall_seconds)")
         return message
 
-    def _received(self) -> bytes | None:
+    def _received(self, *, within_seconds: float) -> bytes | None:
         """None: nothing came in time."""
-        try:
-            return self._ours.recv(MOST_BYTES)
-        except BlockingIOError:
+        self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(within_seconds))
+        with suppress(ConnectionResetError):  # told once, when the other side left without having read all
+            with suppress(BlockingIOError):
+                return self._ours.recv(MOST_BYTES)
             return None
-        except ConnectionResetError:
-            return b""
+        return self._ours.recv(MOST_BYTES)  # what it had said before, or that it is gone
 
     def _why_ended(self, status: int) -> VideoError:
         if self.complaints.of_memory:
