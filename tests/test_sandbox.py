@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 
 from tests.require import missing
 from tests.toy_videos import read, write_clip
-from vidseq.config import Limits, Picture, Sampling
+from vidseq.config import Fit, Limits, Picture, Sampling
 from vidseq.container import Source
 from vidseq.errors import DecoderCrashed, OutOfMemory, TooSlow
 from vidseq.incoming import Incoming
@@ -82,7 +83,7 @@ SAMPLINGS = [
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+@pytest.mark.parametrize("fit", get_args(Fit))
 def test_what_is_sampled_is_the_same_to_the_bit(sampling: Sampling, fit: str, sandbox: Sandbox, tmp_path: Path) -> None:
     picture = Picture.model_validate({"size": 48, "fit": fit})
     irregular = [0.0, 0.05, 0.3, 0.31, 0.4, 0.9, 1.2, 1.25, 1.5, 1.6]

@@ -13,7 +13,7 @@ from vidseq.decoder import Header, Pixels
 from vidseq.errors import DecoderCrashed
 from vidseq.sandbox.channel import Channel
 from vidseq.sandbox.confine import Layer
-from vidseq.sandbox.protocol import NUM_SLOTS, Ask, Hello, Job, Step
+from vidseq.sandbox.protocol import FITS, NUM_SLOTS, Ask, Hello, Job, Step
 from vidseq.sandbox.ring import Ring
 
 Begin = Callable[[Job, Sequence[int]], None]  # hands a job and its descriptors to the fork server
@@ -34,7 +34,7 @@ class BoxedDecoder:
         self._channel = Channel(limits, arriving=fd if arriving else None)
         job = Job(
             arriving=arriving,
-            letterbox=picture.fit == "letterbox",
+            fit=FITS.index(picture.fit),
             size=picture.size,
             cpu_seconds=math.ceil(limits.max_decode_seconds),
             memory_bytes=limits.max_decoder_bytes,

@@ -15,7 +15,7 @@ from vidseq.config import Picture
 from vidseq.decoder import Decoder
 from vidseq.errors import UndecodableVideo
 from vidseq.sandbox.confine import Layer
-from vidseq.sandbox.protocol import MOST_BYTES, MOST_FRAMES, NUM_SLOTS, Ask, Failed, Hello, Job, Reason, Step
+from vidseq.sandbox.protocol import FITS, MOST_BYTES, MOST_FRAMES, NUM_SLOTS, Ask, Failed, Hello, Job, Reason, Step
 
 STEP_SECONDS = 0.25  # after so long the parent hears what there is, so that it can tell slow from stuck
 _OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
@@ -39,7 +39,7 @@ def _serve(job: Job, channel: socket.socket, ring: mmap.mmap, layers: Layer) -> 
         os.lseek(0, 0, os.SEEK_SET)
     decoder = Decoder.of_standard_input(arriving=job.arriving)
     channel.send(_hello(decoder, layers).pack())
-    picture = Picture(size=job.size, fit="letterbox" if job.letterbox else "crop")
+    picture = Picture(size=job.size, fit=FITS[job.fit])
     while message := channel.recv(MOST_BYTES):
         channel.send(_answer(Ask.unpack(message), decoder, picture, ring).pack())
 

@@ -10,15 +10,18 @@ Whoever reads what a child says believes nothing: another length, or a value out
 import math
 import struct
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from vidseq.config import Fit
+
+FITS: tuple[Fit, ...] = get_args(Fit)
 MOST_BYTES = 2048  # of a message
 MOST_FRAMES = 128  # in one Step
 NUM_SLOTS = 2  # of the ring: one picture is copied out while the next is made
 NUM_JOB_DESCRIPTORS = 4
 READY = b"ready"  # what the server says once, when it can take jobs
 
-_JOB = struct.Struct("=??IIQQ")
+_JOB = struct.Struct("=?BIIQQ")
 _ASK = struct.Struct("=dB???")
 _HELLO = struct.Struct("=BI?dd4sdd")
 _STEP = struct.Struct("=B??III")
@@ -47,10 +50,13 @@ class Reason(IntEnum):
 
 
 class Job(NamedTuple):
-    """One clip: what it may cost, the Picture that is made of its frames, and the size of the ring's slots."""
+    """One clip: what it may cost, the Picture that is made of its frames, and the size of the ring's slots.
+
+    `fit` is the place of the Picture's among FITS.
+    """
 
     arriving: bool
-    letterbox: bool
+    fit: int
     size: int
     cpu_seconds: int
     memory_bytes: int
