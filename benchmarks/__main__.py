@@ -10,6 +10,7 @@ from pathlib import Path
 DATA = Path("../shared/data")
 # These draw what they need.
 MADE: dict[str, list[str]] = {
+    "sandbox": [],
     "memory": [],
     "batch": [],
     "cells": [],

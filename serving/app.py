@@ -47,6 +47,8 @@ LATENCIES_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
+logger = logging.getLogger("ray.serve")  # where a replica's log goes
+
 STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environment of every node; both are secrets
 
 
@@ -55,6 +57,9 @@ class ServiceArgs(Config):
 
     `keys` is a file of API keys (serving.keys) on every node, of which nothing here is secret; to be `open` to all is
     said in so many words.
+
+    Videos are decoded in a sandbox (vidseq.sandbox). With `require_sandbox` nothing is, unless the kernel of the node
+    offers all that confines it; without, the log says what is missing.
 
     Where sessions are kept (serving.store) and the keys that seal them (serving.sealing) are told by the environment,
     as VIDSEQ_SESSION_STORE and VIDSEQ_SESSION_KEYS: a config file is shown by Ray's dashboard.
@@ -65,6 +70,7 @@ class ServiceArgs(Config):
     open: bool = False
     name: str | None = None
     device: str = "cpu"
+    require_sandbox: bool = False
     limits: Limits = Limits()
     web: WebSettings = WebSettings()
     sessions: SessionSettings = SessionSettings()
@@ -125,17 +131,29 @@ class Figures:
 
 
 class Service:
-    """A model behind HTTP. It is up once it has labelled the canary clip."""
+    """A model behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own."""
 
     def __init__(self, args: ServiceArgs) -> None:
-        from serving.labeller import Labeller  # brings torch, which no other process needs that imports this module
+        # These bring torch and OpenCV, which no other process needs that imports this module.
+        from serving.boxes import Boxes, confinement_of
+        from serving.labeller import Labeller
+        from vidseq.sandbox.box import Sandbox
 
         self._args = args
         self._keys = None if args.keys is None else KeyRing(args.keys)
         if args.keys is not None:
             list_keys(args.keys)  # what is wrong with the file is said now, and not to the first caller
         self._figures = Figures()
-        self._labeller = Labeller(Path(args.model), name=args.name, device=args.device, limits=args.limits)
+        self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
+        confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
+        logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
+        self._labeller = Labeller(
+            Path(args.model),
+            name=args.name,
+            device=args.device,
+            limits=args.limits,
+            sandbox=self._boxes.sandbox,
+        )
         self._labeller.answer_canary()
         live = self._labeller.live
         self._sessions = None if live is None else open_sessions(live, self._args.sessions)
@@ -148,7 +166,9 @@ class Service:
             classify=self._classify,
             models=lambda: self._labeller.models,
             sessions=self._sessions,
-            decode=functools.partial(decode, picture=self._labeller.picture, limits=self._args.limits),
+            decode=functools.partial(
+                decode, picture=self._labeller.picture, limits=self._args.limits, sandbox=self._boxes.sandbox
+            ),
             keys=self._keys,
             settings=self._args.web,
             observe=self._figures.answered,
@@ -161,9 +181,10 @@ class Service:
         self._figures.labelled(prediction)
         return prediction
 
-    async def ready(self) -> None:
-        """Answers, which is the answer: the canary was labelled before this can be called."""
+    async def ready(self) -> str | None:
+        """Why no video can be labelled now, or None: the canary was labelled before this can be called."""
         self._labeller.check_alive()
+        return await asyncio.to_thread(self._boxes.why_not)
 
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
@@ -181,19 +202,21 @@ class Control:
         return create_control_app(ready=self._why_not_ready, metrics=self._metrics, settings=self._args.web)
 
     def _why_not_ready(self) -> str | None:
-        """None if some replica of the service has labelled its canary clip and answers now. Called in a thread."""
+        """None if some replica of the service has labelled its canary clip and can decode now. Called in a thread."""
         timeout_seconds = self._args.ready_timeout_seconds
         try:
-            asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
         except TimeoutError:
             return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
         except (RayError, RayServeException) as error:
             return f"the service is down: {type(error).__name__}"
-        return None
 
-    async def _ask(self, timeout_seconds: float) -> None:
+    async def _ask(self, timeout_seconds: float) -> str | None:
         async with asyncio.timeout(timeout_seconds):
-            await serve.get_deployment_handle("Service", app_name=self._args.service).ready.remote()
+            reason: str | None = await serve.get_deployment_handle(
+                "Service", app_name=self._args.service
+            ).ready.remote()
+            return reason
 
     def _metrics(self) -> bytes:
         nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -11,6 +11,7 @@ from vidseq.config import Limits, Picture, Sampling
 from vidseq.container import Source
 from vidseq.incoming import Incoming
 from vidseq.sampling import Clip, Clock, sample
+from vidseq.sandbox.box import Sandbox
 from vidseq.schemas import VideoReport
 from vidseq.video import Reader
 
@@ -34,10 +35,16 @@ class Seen:
 
 
 def decode(
-    video: Source | Incoming, *, sampling: Sampling, clock: Clock | None, picture: Picture, limits: Limits
+    video: Source | Incoming,
+    *,
+    sampling: Sampling,
+    clock: Clock | None,
+    picture: Picture,
+    limits: Limits,
+    sandbox: Sandbox | None = None,
 ) -> Generator[Seen, None, None]:
-    """The Decode of serving.parts, once `picture` and `limits` are given."""
-    with Reader(video, picture=picture, limits=limits) as reader:
+    """The Decode of serving.parts, once `picture`, `limits` and `sandbox` are given."""
+    with Reader(video, picture=picture, limits=limits, sandbox=sandbox) as reader:
         for clip in sample(reader, sampling, clock=clock, chunk_frames=1):
             yield Seen(clip, reader.report())
         reader.refuse_truncated(start_seconds=sampling.start_seconds, end_seconds=sampling.end_seconds)

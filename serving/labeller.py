@@ -20,6 +20,7 @@ from vidseq.early import EarlyExit
 from vidseq.engine import Done, Engine, Work
 from vidseq.errors import OfflineOnly
 from vidseq.live import Live
+from vidseq.sandbox.box import Sandbox
 from vidseq.schemas import Models, Prediction
 
 CANARY = resources.files("serving") / "canary.mp4"  # one second: a bright disc crosses a dark field
@@ -35,14 +36,18 @@ class Labeller:
         name: what requests call the model; None is the name it was saved under.
         device: where it computes, as torch names it.
         limits: what one video may cost.
+        sandbox: where videos are decoded; None is this process.
 
     Raises:
         CheckpointError: the folder is not a model that can be used.
     """
 
-    def __init__(self, model: Path, *, name: str | None, device: str, limits: Limits) -> None:
+    def __init__(
+        self, model: Path, *, name: str | None, device: str, limits: Limits, sandbox: Sandbox | None = None
+    ) -> None:
         self._checkpoint = load_checkpoint(model, name=name)
         self._limits = limits
+        self._sandbox = sandbox
         self._engine = Engine(self._checkpoint.model.to(device))
         self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures")
         self.models = Models(models=(self._checkpoint.info,))
@@ -63,7 +68,7 @@ class Labeller:
         """Label one open file. `stop` is looked at before each chunk: its request then ends with CancelledError.
 
         Raises:
-            VideoError, OptionError: as Classifier.classify.
+            VideoError, OptionError, SandboxError: as Classifier.classify.
         """
         assert model in (None, self._checkpoint.info.name), f"{model!r} was let through"
 
@@ -72,7 +77,7 @@ class Labeller:
                 raise CancelledError
             return self._engine.submit(work)
 
-        classifier = Classifier(self._checkpoint, compute=compute, limits=self._limits)
+        classifier = Classifier(self._checkpoint, compute=compute, limits=self._limits, sandbox=self._sandbox)
         # By the name of its descriptor: an open file would be copied, a path is opened.
         source = f"/proc/self/fd/{video.fileno()}"
         return classifier.classify(

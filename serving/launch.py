@@ -48,10 +48,14 @@ def serve(
     session_keys: Path | None = None,
     keys: Path | None = None,
     open_to_all: bool = False,
+    require_sandbox: bool = False,
     min_share_seen: float = Limits().min_share_seen,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
+
+    What confines the decoders of videos on this machine is said on standard error; with `require_sandbox` it must be
+    all that can.
 
     `announce` is called with one line once the service answers. To be called in the main thread of a process that has
     not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `session_keys`;
@@ -61,8 +65,8 @@ def serve(
     on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits.
 
     Raises:
-        OptionError: the address cannot be listened on, or not without keys; or the device, the store or a file of keys
-            cannot be used.
+        OptionError: the address cannot be listened on, or not without keys; the device, the store or a file of keys
+            cannot be used; or the kernel does not offer the sandbox that is required.
         CheckpointError: `model` is not a folder with a model that can be used.
     """
     assert "ray" not in sys.modules, "Ray reads its environment when it is imported"
@@ -73,15 +77,16 @@ def serve(
     folder = Path(model).resolve()
     with _signals_put_back(), _scratch_folder() as scratch, none_left_over():
         os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=session_keys))
-        outcome = begin_check(folder, device=device)
+        outcome = begin_check(folder, device=device, require_sandbox=require_sandbox)
         from serving import app  # reads the environment above, and takes a while as the child does
 
-        outcome()
+        print(outcome(), file=sys.stderr, flush=True)
         args = app.ServiceArgs(
             model=str(folder),
             device=device,
             keys=None if keys is None else keys.absolute(),
             open=keys is None,
+            require_sandbox=require_sandbox,
             limits=Limits(min_share_seen=min_share_seen),
         )
         try:
@@ -138,25 +143,29 @@ def refuse_taken(host: str, port: int) -> None:
         raise OptionError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
 
 
-def begin_check(folder: Path, *, device: str) -> Callable[[], None]:
+def begin_check(folder: Path, *, device: str, require_sandbox: bool) -> Callable[[], str]:
     """Read the whole model in a child, as a replica will; call what is returned for the outcome.
+
+    That is what confines the decoders of videos here, in words.
 
     Raises:
         CheckpointError: not a model that can be used.
-        OptionError: not a device that can be used.
+        OptionError: not a device that can be used, or not the sandbox that is required.
     """
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "serving.check", folder, device],
+        [sys.executable, "-P", "-m", "serving.check", folder, device, *["required"] * require_sandbox],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
-    def outcome() -> None:
-        _, words = child.communicate()
+    def outcome() -> str:
+        confinement, words = child.communicate()
         if child.returncode in REFUSALS:
             raise REFUSALS[child.returncode](words)
         assert child.returncode == 0, words
+        return confinement.strip()
 
     return outcome
 

@@ -16,6 +16,7 @@ from vidseq.errors import (
     ModelReplaced,
     OptionError,
     PushMismatch,
+    SandboxError,
     SequenceConflict,
     SessionEnded,
     SessionError,
@@ -129,6 +130,7 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     NotReady: (503, "The service is not ready"),
     KeysDown: (503, "Keys cannot be checked now"),
     StoreDown: (503, "Sessions cannot be kept now"),
+    SandboxError: (503, "Videos cannot be decoded now"),
     AnswerTimeout: (504, "The answer took too long"),
 }
 CLOSE_CODES = 4000  # of a WebSocket, plus a status: these thousands are an application's own

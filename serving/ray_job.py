@@ -24,6 +24,7 @@ from vidseq.checkpoint import load_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.config import Limits
 from vidseq.engine import Engine
+from vidseq.sandbox.box import Sandbox
 from vidseq.schemas import ModelInfo
 
 _WORKER_BYTES = 1.5 * 2**30  # torch, efficientnet-lite0 and a clip that is being decoded: benchmarks/batch.py
@@ -101,7 +102,7 @@ class Scorer:
         torch.set_num_threads(num_threads)
         checkpoint = load_checkpoint(job.model)
         engine = Engine(checkpoint.model.to("cuda" if ray.get_gpu_ids() else "cpu"))
-        self._classifier = Classifier(checkpoint, compute=engine.submit, limits=job.limits)
+        self._classifier = Classifier(checkpoint, compute=engine.submit, limits=job.limits, sandbox=Sandbox())
         self._job = job
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -1,10 +1,15 @@
-"""What every test may use: one torch thread, a cache of its own, the folder of real clips, a GPU where there is one."""
+"""What every test may use: one torch thread, a cache of its own, real clips, a sandbox, a GPU where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from vidseq.sandbox.box import Sandbox
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -24,6 +29,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real clips (../shared/data) are not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator["Sandbox"]:
+    """One server for the decoders of all tests that break nothing."""
+    from vidseq.sandbox.box import Sandbox
+
+    with Sandbox() as sandbox:
+        yield sandbox
 
 
 @pytest.fixture

@@ -368,6 +368,13 @@ def test_predict_prints_a_timeline_and_draws_it(clip: Path, tmp_path: Path) -> N
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_predict_gives_the_same_labels_in_the_sandbox_and_without(tmp_path: Path) -> None:
+    model, clip = toy_checkpoint(tmp_path / "toy"), write_clip(tmp_path / "clip.mp4")
+    outputs = [in_process("predict", model, clip, "--json", option).stdout for option in ("--sandbox", "--no-sandbox")]
+    boxed, here = map(Prediction.model_validate_json, outputs)
+    assert (boxed.frames, boxed.video) == (here.frames, here.video)
+
+
 def test_predict_as_json_is_one_prediction_and_nothing_else(clip: Path, tmp_path: Path) -> None:
     run = vidseq("predict", toy_checkpoint(tmp_path / "toy"), clip, "--json", "--top-k", 2)
     prediction = Prediction.model_validate_json(run.stdout)

@@ -202,6 +202,14 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "cell 'conv' has no recurrent path." in words(page)
 
 
+@pytest.mark.parametrize("num_labels", [5, 6])
+def test_the_five_best_are_told_where_there_are_more(num_labels: int) -> None:
+    labels = tuple(f"label {number}" for number in range(num_labels))
+    clips = ClipResults.model_validate(dict(CLIPS) | {"labels": labels, "confusion": (), "classes": ()})
+    page = write_report(findings(evaluation=Evaluation(clips=clips, frames=None)))
+    assert ("top 5" in words(page)) == (num_labels > 5)
+
+
 @pytest.mark.parametrize(
     "sentence",
     [

@@ -12,6 +12,7 @@ from vidseq import schemas
 from vidseq.config import Limits, Picture
 from vidseq.container import Source
 from vidseq.errors import NoVideoStream, TruncatedVideo, UndecodableVideo
+from vidseq.sandbox.box import Sandbox
 from vidseq.video import Reader, Verdict
 
 NUM_FRAMES = 60  # six seconds
@@ -31,10 +32,16 @@ def clip_of(folder: Path, name: str, codec: str = "libx264", muxing: dict[str, s
 
 
 def looked_at(
-    clip: Source, *, min_share: float = Limits().min_share_seen, start: float = 0.0, end: float | None = None
+    clip: Source,
+    *,
+    min_share: float = Limits().min_share_seen,
+    start: float = 0.0,
+    end: float | None = None,
+    sandbox: Sandbox | None = None,
 ) -> schemas.VideoReport:
     """The report of a pass over [start, end), if the video may be labelled."""
-    with Reader(clip, picture=Picture(size=32), limits=Limits(min_share_seen=min_share)) as reader:
+    limits = Limits(min_share_seen=min_share)
+    with Reader(clip, picture=Picture(size=32), limits=limits, sandbox=sandbox) as reader:
         stop = end if end is not None else 1e9
         for _ in reader.frames(lambda seconds: Verdict.STOP if seconds >= stop else Verdict.SKIP):
             pass
@@ -106,12 +113,15 @@ def test_a_duration_of_hours_that_lies_is_answered_in_words_and_one_of_nonsense_
 
 
 @pytest.mark.parametrize("name", ["late.mkv", "late.webm", "late.mp4"])
-def test_a_part_of_a_recording_that_kept_its_times_is_measured_from_its_first_frame(name: str, tmp_path: Path) -> None:
+def test_a_part_of_a_recording_that_kept_its_times_is_measured_from_its_first_frame(
+    name: str, tmp_path: Path, sandbox: Sandbox
+) -> None:
     codec = "libvpx" if name.endswith("webm") else "libx264"
     muxing = {"movflags": "faststart"} if name.endswith("mp4") else {}
     seconds = [100 + number / 10 for number in range(NUM_FRAMES)]
     late = write_clip(tmp_path / name, seconds=seconds, height=128, width=128, codec=codec, muxing=muxing).read_bytes()
     assert looked_at(late).complete
+    assert looked_at(late, sandbox=sandbox).complete
     refused = refusals(cuts(late))
     assert len(refused) >= 4 and max(refused) < NUM_FRAMES // 2
     assert all(error.declared_seconds == pytest.approx(6, abs=0.3) for error in refused.values())

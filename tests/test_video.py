@@ -20,7 +20,7 @@ from toy_videos import overwrite, paint, read, turn_clockwise, write_clip, write
 
 from vidseq import schemas
 from vidseq.config import Limits, Picture
-from vidseq.container import Source
+from vidseq.container import Source, open_source
 from vidseq.decoder import MID_GREY, Decoder, fit
 from vidseq.errors import (
     EmptyVideo,
@@ -38,6 +38,7 @@ from vidseq.errors import (
     UnsupportedContainer,
     VideoError,
 )
+from vidseq.sandbox.box import Sandbox
 from vidseq.video import Frame, Reader, Verdict
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,18 @@ CODECS = [
 ]
 
 
+class Place:
+    """Where `decode` decodes: None is this process."""
+
+    sandbox: Sandbox | None = None
+
+
+@pytest.fixture(scope="module", autouse=True, params=["here", "boxed"])
+def place(request: pytest.FixtureRequest, sandbox: Sandbox) -> None:
+    """Every test runs in this process, and in the sandbox."""
+    Place.sandbox = sandbox if request.param == "boxed" else None
+
+
 def everything(seconds: float) -> Verdict:
     return Verdict.TAKE
 
@@ -70,7 +83,7 @@ def decode(
     picture: Picture = PICTURE,
     limits: Limits = Limits(),
 ) -> tuple[list[Frame], schemas.VideoReport]:
-    with Reader(source, picture=picture, limits=limits) as reader:
+    with Reader(source, picture=picture, limits=limits, sandbox=Place.sandbox) as reader:
         return list(reader.frames(want)), reader.report()
 
 
@@ -150,7 +163,8 @@ def test_a_last_frame_that_is_shown_for_long_does_not_make_a_video_incomplete(tm
 
 
 def test_the_report_tells_what_is_declared_before_anything_is_decoded(tmp_path: Path) -> None:
-    with Reader(write_clip(tmp_path / "clip.mp4", num_frames=20), picture=PICTURE) as reader:
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=20)
+    with Reader(clip, picture=PICTURE, sandbox=Place.sandbox) as reader:
         report = reader.report()
     assert (report.width, report.height, report.duration_seconds, report.frames_declared) == (96, 64, 2.0, 20)
     assert (report.frames_decoded, report.complete) == (0, False)
@@ -266,10 +280,10 @@ def test_an_odd_name_is_only_a_name(name: str, tmp_path: Path, monkeypatch: pyte
     assert numbers(decode(name)[0]) == list(range(20))
 
 
-@pytest.mark.parametrize("source", [7, None, io.StringIO("text")])
-def test_what_is_no_source_at_all_is_said(source: object) -> None:
+@pytest.mark.parametrize("make_source", [lambda: 7, lambda: None, lambda: io.StringIO("text")])
+def test_what_is_no_source_at_all_is_said(make_source: Callable[[], Source]) -> None:
     with pytest.raises(OptionError, match="a source is"):
-        decode(source)  # type: ignore[arg-type]
+        decode(make_source())
 
 
 @pytest.mark.parametrize("kind", [str, Path.read_bytes, lambda path: io.BytesIO(path.read_bytes())])
@@ -456,7 +470,7 @@ def test_nothing_stays_open_whether_it_goes_well_or_not(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4").read_bytes()
     decode(clip)
     open_before = os.listdir("/proc/self/fd")
-    with Reader(clip, picture=PICTURE) as reader:
+    with Reader(clip, picture=PICTURE, sandbox=Place.sandbox) as reader:
         next(reader.frames(everything))
     for source in (b"", b"text", clip[:2000], tmp_path / "absent", tmp_path, write_sound(tmp_path / "sound.mp4")):
         with pytest.raises((VideoError, SourceNotFound)):
@@ -464,12 +478,20 @@ def test_nothing_stays_open_whether_it_goes_well_or_not(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == open_before
 
 
+def test_bytes_in_memory_cannot_be_changed_by_who_is_handed_them() -> None:
+    fd = open_source(b"the bytes of a clip", max_bytes=100)
+    for change in (lambda: os.pwrite(fd, b"x", 0), lambda: os.ftruncate(fd, 0), lambda: os.ftruncate(fd, 1000)):
+        with pytest.raises(PermissionError):
+            change()
+    os.close(fd)
+
+
 def test_no_temporary_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "clip.mp4").read_bytes()
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.setenv("TMPDIR", str(empty))
-    with Reader(io.BytesIO(clip), picture=PICTURE) as reader:
+    with Reader(io.BytesIO(clip), picture=PICTURE, sandbox=Place.sandbox) as reader:
         next(reader.frames(everything))
         assert os.listdir(empty) == []
 

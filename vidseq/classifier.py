@@ -23,6 +23,7 @@ from vidseq.engine import Compute, Done, Work, direct
 from vidseq.errors import OfflineOnly, OptionError
 from vidseq.labelling import Labelling
 from vidseq.sampling import Clip, sample
+from vidseq.sandbox.box import Sandbox
 from vidseq.schemas import ModelInfo, Moment, Prediction
 from vidseq.video import Reader
 
@@ -39,17 +40,27 @@ class Classifier:
         checkpoint: what `load_checkpoint` read.
         compute: how chunks are advanced: `direct(model)` in the caller's thread, or an Engine's `submit`.
         limits: what one video may cost.
+        sandbox: where videos are decoded; None is this process, for videos that nobody has made to harm it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, compute: Compute, limits: Limits) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, compute: Compute, limits: Limits, sandbox: Sandbox | None = None
+    ) -> None:
         self.config: ModelConfig = checkpoint.config
         self.info: ModelInfo = checkpoint.info
         self._compute = compute
         self._limits = limits
+        self._sandbox = sandbox
 
     @classmethod
     def load(
-        cls, path: str | Path, *, name: str | None = None, device: str = "cpu", limits: Limits | None = None
+        cls,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        device: str = "cpu",
+        limits: Limits | None = None,
+        sandbox: Sandbox | None = None,
     ) -> "Classifier":
         """A classifier that computes in the caller's thread.
 
@@ -57,7 +68,8 @@ class Classifier:
             CheckpointError: `path` is not a model, is damaged, or is of another version.
         """
         checkpoint = load_checkpoint(Path(path), name=name)
-        return cls(checkpoint, compute=direct(checkpoint.model.to(device)), limits=limits or Limits())
+        compute = direct(checkpoint.model.to(device))
+        return cls(checkpoint, compute=compute, limits=limits or Limits(), sandbox=sandbox)
 
     def classify(
         self,
@@ -76,12 +88,13 @@ class Classifier:
             VideoError: it is not a video that can be labelled, costs more than the limits allow, or too little of the
                 time that it declares could be decoded (TruncatedVideo).
             SourceNotFound, OptionError: the path or the interval is wrong, or the model cannot exit early.
+            SandboxError: no process can be had to decode it in.
         """
         sampling = self._sampling(start_seconds, end_seconds)
         watch = None if early_exit is None else Watch.of(self.config, early_exit, name=self.info.name)
         collected = Collected(self.config, watch)
         chunk_frames = CHUNK_FRAMES if watch is None else WATCHED_CHUNK_FRAMES
-        with Reader(source, picture=self.config.picture, limits=self._limits) as reader:
+        with self._reader(source) as reader:
             clips = collected.timed(sample(reader, sampling, chunk_frames=chunk_frames))
             for clip, done in self._advance(_joined(clips) if self.config.recurrent.bidirectional else clips):
                 collected.add(clip, done)
@@ -105,20 +118,23 @@ class Classifier:
 
         Raises:
             OfflineOnly: the model is bidirectional, or samples a fixed number of frames from the whole video.
-            VideoError, SourceNotFound, OptionError: as `classify`, while iterating; TruncatedVideo after the labels of
-                what could be decoded.
+            VideoError, SourceNotFound, OptionError, SandboxError: as `classify`, while iterating; TruncatedVideo after
+                the labels of what could be decoded.
         """
         if self.config.recurrent.bidirectional or self.config.sampling.max_frames is not None:
             raise OfflineOnly(f"{self.info.name} needs the whole video before its first label: use classify")
         sampling = self._sampling(start_seconds, end_seconds)
         labelling = Labelling.of(self.config)
         track = labelling.start()
-        with Reader(source, picture=self.config.picture, limits=self._limits) as reader:
+        with self._reader(source) as reader:
             for clip, done in self._advance(sample(reader, sampling)):
                 labelled, track = labelling.settle(track, clip.seconds_T.tolist(), done.scores)
                 yield from labelling.moments(labelled)
             reader.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
         yield from labelling.moments(labelling.finish(track, end_seconds=track.last_seconds))
+
+    def _reader(self, source: Source) -> Reader:
+        return Reader(source, picture=self.config.picture, limits=self._limits, sandbox=self._sandbox)
 
     def _sampling(self, start_seconds: float, end_seconds: float | None) -> Sampling:
         """The model's own sampling, over the interval of this request."""

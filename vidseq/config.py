@@ -14,6 +14,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 LayerSize = Annotated[int, Field(gt=0, le=8192)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+DecodeSeconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -42,6 +43,11 @@ class Limits(Config):
     max_frames: PositiveInt = 6 * 3600 * 60
     max_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0
     max_decoded_bytes: PositiveInt = 4 * 2**40  # pixels x 3, summed over all decoded frames
+    # Of the process that decodes it (vidseq.sandbox): its address space, of which 330 MB are OpenCV's own; its CPU
+    # time, and the time for which somebody waits for it; that time for a single frame.
+    max_decoder_bytes: PositiveInt = 2**30
+    max_decode_seconds: DecodeSeconds = 3600.0
+    max_stall_seconds: DecodeSeconds = 30.0
     min_share_seen: Share = 0.5
 
 

@@ -5,6 +5,7 @@ file as `/proc/self/fd/N`. So a name full of `%d`, `concat:` or `http:` is only 
 after it was looked at is not the file that is decoded.
 """
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -56,17 +57,28 @@ def _open_path(path: str | os.PathLike[str]) -> int:
 
 
 def _copy_into_memory(source: bytes | BinaryIO, *, max_bytes: int) -> int:
-    fd = os.memfd_create("vidseq-clip", os.MFD_CLOEXEC)
+    fd = new_memory("vidseq-clip")
     try:
         with os.fdopen(fd, "wb", closefd=False) as copy:
             for chunk in _chunks(source):
                 if copy.tell() + len(chunk) > max_bytes:
                     raise TooManyBytes(copy.tell() + len(chunk), max_bytes)
                 copy.write(chunk)
+        seal(fd)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def new_memory(name: str) -> int:
+    """A file in memory, without a name in the file system, that can be sealed."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(fd: int) -> None:
+    """From here on nobody changes what is in this memory: neither we nor a process to which it is handed."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
 
 def _chunks(source: bytes | BinaryIO) -> Iterator[bytes]:

@@ -3,9 +3,11 @@
 Shape letters: H height, W width, C channels (blue, green, red, as OpenCV gives them).
 """
 
+import ctypes
 import math
 import os
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -36,11 +38,13 @@ CODECS = {
 CODEC_WHITELIST = (
     "codec_whitelist;h264,hevc,vvc,libdav1d,av1,vp8,libvpx,vp9,libvpx-vp9,mpeg4,mpeg1video,mpeg2video,mjpeg,h263"
 )
-CAPTURE_OPTIONS = (
-    f"protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts|{CODEC_WHITELIST}"
-)
+FORMAT_WHITELIST = "format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"
+CAPTURE_OPTIONS = f"protocol_whitelist;file|{FORMAT_WHITELIST}|{CODEC_WHITELIST}"
+# Of standard input, without opening anything: not even its own name in /proc.
+STANDARD_INPUT, STANDARD_INPUT_OPTIONS = "fd:", f"protocol_whitelist;fd|{FORMAT_WHITELIST}|{CODEC_WHITELIST}"
 
 MID_GREY = 128
+_LINE_BUFFERED = 1  # _IOLBF of stdio.h
 
 
 def codec_of(four_letters: str) -> str:
@@ -70,26 +74,48 @@ def set_up_ffmpeg(options: str) -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
+def be_forked() -> None:
+    """For this process, before it forks: no threads, which a child would wait for, and no words held in a buffer."""
+    cv2.setNumThreads(1)
+    libc = ctypes.CDLL(None)
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _LINE_BUFFERED, ctypes.c_size_t(0))
+
+
 class Decoder:
     """OpenCV's capture on one open file: a descriptor in, numbers and pixels out.
 
-    This is the seam. Everything that parses hostile bytes happens in here, and what crosses is plain data, so that it
-    can move into a sandboxed child process and nothing above it will notice. Until then one thing is unbounded: a
+    This is the seam. Everything that parses hostile bytes happens in here, and what crosses is plain data, so that a
+    child process that can do nothing else runs it as well: vidseq.sandbox. In this process one thing is unbounded: a
     stream whose frames grow after the header has been gated (OpenCV scales them to the size at the start, but FFmpeg
     has decoded them by then).
     """
+
+    # What the decoder said of the file: nothing in this process, where it is silenced.
+    warnings: tuple[str, ...] = ()
+    # By how much later the file says that its first frame is: OpenCV counts from that one. To a frame; None before it.
+    lead_seconds: float | None = None
 
     def __init__(self, fd: int, *, arriving: bool = False) -> None:
         """Reads the header; see `opened`. For this process, sets FFmpeg's allow-lists and silences OpenCV's log.
 
         With `arriving`, `fd` is a pipe, and whoever fills it may take any time.
         """
-        set_up_ffmpeg(CAPTURE_OPTIONS)
+        self._open(f"/proc/self/fd/{fd}", CAPTURE_OPTIONS, arriving=arriving)
+
+    @classmethod
+    def of_standard_input(cls, *, arriving: bool = False) -> Self:
+        """The same of descriptor 0, from where it stands; needs no file system."""
+        decoder = cls.__new__(cls)
+        decoder._open(STANDARD_INPUT, STANDARD_INPUT_OPTIONS, arriving=arriving)
+        return decoder
+
+    def _open(self, url: str, options: str, *, arriving: bool) -> None:
+        set_up_ffmpeg(options)
         # More threads cost a fifth more CPU time; many clips at once are what fills a machine.
         settings = [cv2.CAP_PROP_N_THREADS, 1]
         if arriving:  # 0: none; by default a pause of 30 s ends the video, without a word
             settings += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 0, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 0]
-        self._capture = cv2.VideoCapture(f"/proc/self/fd/{fd}", cv2.CAP_FFMPEG, settings)
+        self._capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)
         self.opened = self._capture.isOpened()
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # upright, and width and height as displayed
 
@@ -97,21 +123,29 @@ class Decoder:
         """Decodes nothing."""
         return header_of(self._capture)
 
-    def grab(self) -> float | None:
-        """Decodes the next frame and returns its timestamp in seconds; None where decoding ended."""
-        return _number(self._capture, cv2.CAP_PROP_POS_MSEC) / 1000 if self._capture.grab() else None
+    def grab(self, picture: Picture | None, not_before: float | None) -> tuple[float, ...]:
+        """Decodes the next frame and returns its timestamp in seconds; () where decoding ended.
 
-    def lead_seconds(self) -> float:
-        """By how much later the file says that the frame last grabbed is: OpenCV counts from the first; to a frame."""
+        The arguments are for a decoder that is worth telling ahead what will be asked of it: BoxedDecoder.
+        """
+        if not self._capture.grab():
+            return ()
+        seconds = _number(self._capture, cv2.CAP_PROP_POS_MSEC) / 1000
+        if self.lead_seconds is None:
+            self.lead_seconds = self._lead_seconds(seconds)
+        return (seconds,)
+
+    def _lead_seconds(self, seconds: float) -> float:
         frames_per_second = _number(self._capture, cv2.CAP_PROP_FPS)
         if frames_per_second <= 0:
             return 0.0
-        in_file_seconds = _number(self._capture, cv2.CAP_PROP_PTS) / frames_per_second
-        return max(0.0, in_file_seconds - _number(self._capture, cv2.CAP_PROP_POS_MSEC) / 1000)
+        return max(0.0, _number(self._capture, cv2.CAP_PROP_PTS) / frames_per_second - seconds)
 
-    def retrieve(self) -> Pixels:
-        """The frame last grabbed, upright, [H, W, C] with C blue, green, red. Raises UndecodableVideo."""
-        return retrieved(self._capture)
+    def picture(self, picture: Picture | None, not_before: float | None) -> Pixels:
+        """The frame last grabbed, upright: fitted to [size, size, C] in red, green, blue; or, with None, whole,
+        [H, W, C] in blue, green, red. Raises UndecodableVideo."""
+        pixels_HWC = retrieved(self._capture)
+        return pixels_HWC if picture is None else fit(pixels_HWC, picture)
 
     def close(self) -> None:
         self._capture.release()

@@ -12,6 +12,9 @@
     │   │   ├── UnsupportedCodec       the container is fine, what is inside is not allowed
     │   │   ├── NoVideoStream          audio only, or nothing
     │   │   ├── UndecodableVideo       opens, but gives no frame
+    │   │   │   └── DecoderCrashed     the process that decodes it ended before the video did
+    │   │   ├── OutOfMemory            decoding it takes more memory than is allowed
+    │   │   ├── TooSlow                decoding it takes longer than is allowed
     │   │   ├── UndecodablePicture     one picture that is no JPEG, PNG or WebP, or a damaged one
     │   │   ├── NothingSampled         frames, but none in the interval asked for
     │   │   ├── TruncatedVideo         too little of its declared time could be decoded
@@ -29,6 +32,7 @@
     │       ├── StreamRefused          time, size or rate did what the stream's own rules refuse
     │       └── TokenError             a resume token that was changed, has expired or is another caller's
     ├── TrainingStopped                training met its end: loss without a number, no memory, no room on the disk
+    ├── SandboxError                   no process to decode in can be had, or not one as confined as is required
     ├── DeadlinePassed                 a live frame waited for longer than it is worth
     └── ServiceError                   what the client SDK meets; keeps the server's words and the request id
         ├── ConnectionFailed  RequestTimeout        no answer came
@@ -93,6 +97,18 @@ class NoVideoStream(VideoError):
 
 class UndecodableVideo(VideoError):
     code = "video/undecodable"
+
+
+class DecoderCrashed(UndecodableVideo):
+    code = "video/decoder-crashed"
+
+
+class OutOfMemory(VideoError):
+    code = "video/out-of-memory"
+
+
+class TooSlow(VideoError):
+    code = "video/too-slow"
 
 
 class UndecodablePicture(VideoError):
@@ -247,6 +263,12 @@ class TrainingStopped(VidseqError):
     """Training cannot go on like this; what it has learnt so far is kept, and the message says where."""
 
     code = "training/stopped"
+
+
+class SandboxError(VidseqError):
+    """Not the video's fault: this machine gives no process to decode it in, or not one as confined as is required."""
+
+    code = "sandbox/unavailable"
 
 
 class DeadlinePassed(VidseqError):

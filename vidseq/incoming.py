@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from vidseq.container import SNIFF_BYTES, Container, sniff
+from vidseq.container import SNIFF_BYTES, Container, new_memory, seal, sniff
 from vidseq.errors import EmptyVideo, TooManyBytes, UndecodableVideo, UnsupportedContainer, VideoError
 from vidseq.mp4 import Index, IndexSearch, read_index
 
@@ -58,7 +58,7 @@ class Incoming:
         self.index_at_end: bool | None = None
         self._max_bytes = max_bytes
         self._num_bytes = 0
-        self._held_fd = os.memfd_create("vidseq-incoming", os.MFD_CLOEXEC)
+        self._held_fd = new_memory("vidseq-incoming")
         self._container: Container | None = None
         self._search = IndexSearch(self._held_fd)
         self._pipe_fd = -1
@@ -111,6 +111,7 @@ class Incoming:
             try:
                 if self._num_bytes == 0:
                     raise EmptyVideo("the video has zero bytes")
+                seal(self._held_fd)
                 self._opened, self._held_fd = look_at(self._held_fd), -1
             except VideoError as error:
                 self._failure = error

@@ -126,6 +126,17 @@ class _Ticker:
         self.clock = clock
         self.num_sampled = 0
 
+    @property
+    def not_before(self) -> float:
+        """No frame before this time is sampled, nor ends the pass."""
+        if self.clock is None:
+            return -math.inf
+        due = self.clock.last_seconds
+        if self._sampling.frames_per_second != "native":
+            due = self.clock.origin_seconds + self.clock.next_tick / self._sampling.frames_per_second
+        end = math.inf if self._sampling.end_seconds is None else self._sampling.end_seconds
+        return min(due, end) - 2 * EARLY_SECONDS  # more than frames may be early, whatever is rounded here
+
     def __call__(self, seconds: float) -> Verdict:
         sampled, self.clock = advance(self.clock, seconds, self._sampling)
         self.num_sampled += sampled

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 from vidseq import schemas
 from vidseq.config import Limits, Picture
 from vidseq.container import Source, open_source
-from vidseq.decoder import Decoder, Header, Pixels, codec_of, fit
+from vidseq.decoder import Decoder, Header, Pixels, codec_of
 from vidseq.errors import NoVideoStream, UndecodableVideo, VideoError
 from vidseq.incoming import Incoming, Opened, look_at
 from vidseq.mp4 import Index
+from vidseq.sandbox.box import Sandbox
+from vidseq.sandbox.boxed import BoxedDecoder
 from vidseq.tally import Declared, Tally
 
 LONGEST_PLAUSIBLE_SECONDS = 31 * 24 * 3600.0  # longer than this is nonsense in a header
@@ -30,6 +32,16 @@ class Verdict(Enum):
     TAKE = "take"
     SKIP = "skip"
     STOP = "stop"
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A `want` that knows more: of a frame before `not_before` seconds it says SKIP, and need not be asked at once."""
+
+    def __call__(self, seconds: float) -> Verdict: ...
+
+    @property
+    def not_before(self) -> float: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,26 +64,36 @@ class Reader:
 
     The source is a path, bytes, a binary file, or an Incoming whose bytes are still arriving: frames and timestamps
     are the same. Memory does not grow with the length of the video, and nothing is left behind: no file, no
-    descriptor, no decoder.
+    descriptor, no decoder. With a `sandbox` it is decoded in a confined process, else in this one.
 
     Entering raises SourceNotFound, EmptyVideo, TooManyBytes, UnsupportedContainer, NoVideoStream, UndecodableVideo,
     UnsupportedCodec, TooManyPixels, all before the first frame is decoded. With an Incoming it blocks until so much
-    has arrived that the decoder can begin.
+    has arrived that the decoder can begin. A sandbox adds, here and later, DecoderCrashed, OutOfMemory, TooSlow, and
+    SandboxError, which is not about the video.
     """
 
-    def __init__(self, source: Source | Incoming, *, picture: Picture, limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        source: Source | Incoming,
+        *,
+        picture: Picture,
+        limits: Limits = Limits(),
+        sandbox: Sandbox | None = None,
+    ) -> None:
         self._source = source
         self._picture = picture
         self._limits = limits
+        self._sandbox = sandbox
         self._fd = -1
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | BoxedDecoder | None = None
+        self._complaints: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         try:
             opened = self._open()
             if opened.index is not None and opened.index.encrypted:  # a decoder may make pictures of the noise
                 raise UndecodableVideo("the video is encrypted")
-            self._decoder = Decoder(self._fd, arriving=opened.arriving)
+            self._decoder = self._new_decoder(arriving=opened.arriving)
             self._check_incoming()
             if not self._decoder.opened:
                 raise _why_not_opened(opened.index)
@@ -96,12 +118,18 @@ class Reader:
         self._fd = open_source(self._source, max_bytes=self._limits.max_bytes)
         return look_at(self._fd)
 
+    def _new_decoder(self, *, arriving: bool) -> Decoder | BoxedDecoder:
+        if self._sandbox is None:
+            return Decoder(self._fd, arriving=arriving)
+        return self._sandbox.decoder(self._fd, arriving=arriving, picture=self._picture, limits=self._limits)
+
     def _check_incoming(self) -> None:
         if isinstance(self._source, Incoming):
             self._source.check()
 
     def close(self) -> None:
         if self._decoder is not None:
+            self._complaints = self._decoder.warnings
             self._decoder.close()
             self._decoder = None
         if self._fd >= 0:
@@ -114,24 +142,31 @@ class Reader:
         Raises TooManyFrames, TooManySeconds, TooManyDecodedBytes, and UndecodableVideo if there is no frame at all;
         of an Incoming also TooManyBytes, and UndecodableVideo once it was aborted.
         """
-        for pixels_HWC, seconds in self.pictures(want):
-            yield Frame(fit(pixels_HWC, self._picture), seconds)
+        for pixels_HWC, seconds in self._decoded(want, self._picture):
+            yield Frame(pixels_HWC, seconds)
 
     def pictures(self, want: Callable[[float], Verdict]) -> Iterator[tuple[Pixels, float]]:
         """As `frames`, but whole: upright, [H, W, C] with C blue, green, red; and the timestamp of each."""
+        return self._decoded(want, None)
+
+    def _decoded(self, want: Callable[[float], Verdict], picture: Picture | None) -> Iterator[tuple[Pixels, float]]:
+        """The frames that are wanted, fitted to `picture`; with None, whole."""
         assert self._decoder is not None, "a Reader is used within its with block"
         assert self._tally.num_frames == 0, "a Reader reads once"
-        while (seconds := self._decoder.grab()) is not None:
+        foreseeing = want if isinstance(want, Foreseeing) else None
+        while run := self._decoder.grab(picture, _not_before(foreseeing)):
             self._check_incoming()
             if self._tally.num_frames == 0:
-                self._tally.lead_seconds = self._decoder.lead_seconds()
-            self._tally.count(seconds)
-            verdict = want(seconds)
+                self._tally.lead_seconds = self._decoder.lead_seconds or 0.0
+            for seconds in run:
+                self._tally.count(seconds)
+                verdict = want(seconds)
+                assert verdict is Verdict.SKIP or seconds == run[-1], f"{seconds} s was to be skipped, and is wanted"
             if verdict is Verdict.STOP:
                 self._tally.stopped = True
                 return
             if verdict is Verdict.TAKE:
-                yield self._decoder.retrieve(), seconds
+                yield self._decoder.picture(picture, _not_before(foreseeing)), seconds
         self._check_incoming()
         self._tally.ended = True
         if self._tally.num_frames == 0:
@@ -170,8 +205,12 @@ class Reader:
             frames_declared=self._declared.num_frames,
             frames_decoded=self._tally.num_frames,
             complete=self._tally.complete,
-            warnings=self._tally.warnings,
+            warnings=self._tally.warnings + (self._complaints if self._decoder is None else self._decoder.warnings),
         )
+
+
+def _not_before(want: Foreseeing | None) -> float | None:
+    return None if want is None else want.not_before
 
 
 def _declared(header: Header, opened: Opened) -> Declared:

@@ -30,18 +30,23 @@ def predict(
     early_hold: Annotated[
         float | None, typer.Option(help="... and has been for so many seconds; 1 if not given.")
     ] = None,
+    sandbox: Annotated[bool, typer.Option(help="Decode in a confined process, or in this one.")] = True,
     min_share_seen: MinShareSeen = MIN_SHARE_SEEN,
     device: Device = "cpu",
 ) -> None:
     """Label one clip on this machine."""
+    from contextlib import nullcontext
+
     from vidseq.classifier import Classifier
+    from vidseq.sandbox.box import Sandbox
     from vidseq.timeline import draw, show
 
     limits = Limits(min_share_seen=min_share_seen)
-    classifier = Classifier.load(model, device=torch_device(device), limits=limits)
-    prediction = classifier.classify(
-        clip, start_seconds=start, end_seconds=end, top_k=top_k, early_exit=_early_exit(early_exit, early_hold)
-    )
+    with Sandbox() if sandbox else nullcontext() as box:
+        classifier = Classifier.load(model, device=torch_device(device), limits=limits, sandbox=box)
+        prediction = classifier.classify(
+            clip, start_seconds=start, end_seconds=end, top_k=top_k, early_exit=_early_exit(early_exit, early_hold)
+        )
     if picture is not None:
         draw(prediction, picture, title=clip.name)
     if json:

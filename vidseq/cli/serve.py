@@ -35,6 +35,12 @@ def serve(
     open_to_all: Annotated[
         bool, typer.Option("--open", help="Answer everybody who reaches --host, without keys.")
     ] = False,
+    require_sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--require-sandbox", help="Refuse to start where the kernel cannot confine the decoder in every way."
+        ),
+    ] = False,
     min_share_seen: MinShareSeen = MIN_SHARE_SEEN,
 ) -> None:
     """Serve a model over HTTP on this machine until interrupted."""
@@ -50,6 +56,7 @@ def serve(
         session_keys=session_keys,
         keys=keys,
         open_to_all=open_to_all,
+        require_sandbox=require_sandbox,
         min_share_seen=min_share_seen,
     )
 
