@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from training.data.clips import LabelledClip, LabelledSegment
@@ -34,6 +34,7 @@ def torn(clips: Sequence[LabelledClip], left: Sequence[int], right: Sequence[int
 
 
 @given(kinds=KINDS, num_folds=st.integers(2, 6), seed=SEEDS)
+@example(kinds=[("a", None), *[("b", "v")] * 3, *[("b", "w")] * 3, ("c", None)], num_folds=5, seed=1)
 def test_every_clip_is_tested_once_and_no_group_is_on_both_sides(
     kinds: list[tuple[str, str | None]], num_folds: int, seed: int
 ) -> None:

@@ -123,7 +123,7 @@ def _held_out_fold(clips: Sequence[LabelledClip], *, share: float, seed: int) ->
 def _stratified_folds(
     label_N: NDArray[np.int64], group_N: NDArray[np.int64], *, num_folds: int, seed: int
 ) -> list[Fold]:
-    """No fold tests nothing: for a group, an empty fold is always the most even place."""
+    """No fold tests nothing."""
     if np.bincount(label_N).max() < num_folds:  # scikit-learn wants a label with a clip for each fold
         label_N = np.zeros_like(label_N)
     alone = len(set(group_N.tolist())) == len(group_N)
@@ -131,8 +131,22 @@ def _stratified_folds(
     splitter = kind(n_splits=num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of small classes: clips.too_small_warnings tells of them, by name
         warnings.simplefilter("ignore", UserWarning)
-        sides = list(splitter.split(label_N, label_N, group_N))
-    return [Fold(tuple(train.tolist()), tuple(test.tolist())) for train, test in sides]
+        tests = [test for _, test in splitter.split(label_N, label_N, group_N)]
+    fold_N = np.zeros_like(group_N)
+    for number, test in enumerate(tests):
+        fold_N[test] = number
+    _fill(fold_N, group_N, num_folds=num_folds)
+    sides = [fold_N == number for number in range(num_folds)]
+    return [Fold(tuple(np.flatnonzero(~side_N).tolist()), tuple(np.flatnonzero(side_N).tolist())) for side_N in sides]
+
+
+def _fill(fold_N: NDArray[np.int64], group_N: NDArray[np.int64], *, num_folds: int) -> None:
+    """Give each empty fold the smallest group of the fold with most: with hardly more groups than folds, scikit-learn
+    may find two groups of rare labels most even together."""
+    for empty in sorted(set(range(num_folds)) - set(fold_N.tolist())):
+        richest = max(range(num_folds), key=lambda fold: len(np.unique(group_N[fold_N == fold])))
+        groups, sizes = np.unique(group_N[fold_N == richest], return_counts=True)
+        fold_N[group_N == groups[sizes.argmin()]] = empty
 
 
 def _group(clip: LabelledClip) -> tuple[str, bool]:
