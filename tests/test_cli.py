@@ -439,7 +439,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (("--out", "m", "--augment-frames", "wide", "--views", "3"), "'wide' makes one view of its own"),
         (
             ("--out", "m", "--augment-frames", "wide", "--views", "2", "--fit", "letterbox"),
-            "all of the frame in some views",
+            "all of the frame in one view",
         ),
         (("--out", "m", "--unfreeze", "some"), "--unfreeze: 'some' is neither none, all nor a number of blocks"),
         (("--out", "m", "--unfreeze", "0"), "--unfreeze: '0' is neither"),

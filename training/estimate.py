@@ -71,10 +71,9 @@ def estimate(
     views = range(settings.num_views)
     missing = [(path, view) for view in views for path in paths if not extractor.has(path, view=view)]
     begun_seconds = time.perf_counter()
-    probed = [
-        seen for seen in _spread(missing, PROBED_CLIPS) if _features(seen[0], extractor, view=seen[1]) is not None
-    ]
-    set_seconds = (time.perf_counter() - begun_seconds) / max(1, len(probed))
+    probed = [_features(path, extractor, view=view) for path, view in _spread(missing, PROBED_CLIPS)]
+    num_probed = sum(found is not None for found in probed)
+    set_seconds = (time.perf_counter() - begun_seconds) / max(1, num_probed)
     waiting = [(path, view) for path, view in missing if not extractor.has(path, view=view)]
     known = [path for path in paths if extractor.has(path)]
     samples = [found for path in _spread(known, settings.batch_size) if (found := _features(path, extractor))]

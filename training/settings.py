@@ -98,7 +98,9 @@ def check_together(config: ModelConfig, settings: FitConfig) -> None:
             "'logits'"
         )
     if "wide" in settings.augment_frames and config.picture.fit == "letterbox":
-        raise OptionError("augment_frames 'wide' shows all of the frame in some views, fit 'letterbox' in all of them")
+        raise OptionError(
+            "augment_frames 'wide' shows all of the frame in one view, fit 'letterbox' in all of them: choose one"
+        )
     _check_frames(settings)
 
 

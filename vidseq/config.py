@@ -34,8 +34,8 @@ class Limits(Config):
     `min_share_seen` is the share of the declared time, where it was to be looked at, that must have been decoded for a
     label to be given. By default half: a label of less would speak of what nobody has seen more than of what was. No
     higher, because honest files miss some of the time that they declare: an edit list may hide a sixth, and Matroska
-    declares the longer of picture and sound. 0 answers whatever was decoded. It
-    holds for files that are to be labelled, not for live streams, and not for clips to train on or to measure with.
+    declares the longer of picture and sound. 0 answers whatever was decoded. It holds for files that are to be
+    labelled, not for live streams, and not for clips to train on or to measure with.
     """
 
     max_bytes: PositiveInt = 4 * 2**30

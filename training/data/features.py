@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from training.data.frame_augment import FrameAugment
 from training.data.pixels import sampled_clips
 from training.data.row_files import Rows, content_hash, joint_hash, read_rows, write_rows
-from vidseq.config import Limits, ModelConfig
+from vidseq.config import Limits, ModelConfig, Picture
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError
 from vidseq.motion import Motion
@@ -81,14 +81,14 @@ class FeatureExtractor:
         self._augment = augment
         self._cache = cache or user_cache_path("vidseq") / "features"
         self._limits = limits or Limits()
-        self._recipes = {
-            picture: joint_hash(
-                VERSION,
-                encoder.to_bytes(),
-                *(part.model_dump_json() for part in (picture, config.sampling, encoder.config)),
-            )
-            for picture in (augment.picture(config.picture, view=view) for view in (0, 1))
-        }
+        weights = encoder.to_bytes()
+
+        def recipe(picture: Picture) -> str:
+            parts = (picture, config.sampling, encoder.config)
+            return joint_hash(VERSION, weights, *(part.model_dump_json() for part in parts))
+
+        pictures = {augment.picture(config.picture, view=view) for view in (0, 1)}  # one, or one more of a wide view
+        self._recipes = {picture: recipe(picture) for picture in pictures}
 
     def __call__(self, path: Path, *, view: int = 0) -> ClipFeatures:
         """The features of one clip, from the cache if they are there.

@@ -37,7 +37,8 @@ def train(
     recipe: Annotated[
         RecipeName,
         typer.Option(
-            help="What to start from; your other options come on top. motion: by what moves. segments: of frames."
+            help="What to start from; your other options come on top. motion: actions that a single frame does not "
+            "tell. segments: a label for every frame of whole files."
         ),
     ] = "default",
     group_by: Annotated[
@@ -54,7 +55,9 @@ def train(
     frames_per_second: Annotated[str, _in(PICTURES, "Sampling rate, or native for every frame.")] = "8",
     max_frames: Annotated[int | None, _in(PICTURES, "At most this many of a clip, by halving the rate.")] = None,
     size: Annotated[int, _in(PICTURES, "Side of the square that the backbone sees, in pixels.")] = 224,
-    fit: Annotated[Fit, _in(PICTURES, "How a frame becomes it: its middle; all of it with bars; or without.")] = "crop",
+    fit: Annotated[
+        Fit, _in(PICTURES, "How a frame becomes it: its middle, all of it between bars, or all of it without.")
+    ] = "crop",
     motion: Annotated[
         str, _in(PICTURES, "Also see what changed since the frame before, in any of last,middle (maps),pooled.")
     ] = "",
@@ -119,7 +122,11 @@ def train(
     ] = "",
     augment_frames: Annotated[
         str,
-        _in(LEARNING, "Change frames, any of wide,crop,colour,grey,flip; flip if left and right mean the same."),
+        _in(
+            LEARNING,
+            "Change frames, any of wide,crop,colour,grey,flip. wide: one view has the whole frame; flip if left and "
+            "right mean the same.",
+        ),
     ] = "",
     num_views: Annotated[
         int, _in(LEARNING, "Sets of features of each clip, all but one with frames changed so.", "--views")
