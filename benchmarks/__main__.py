@@ -11,8 +11,13 @@ DATA = Path("../shared/data")
 # These draw what they need.
 MADE: dict[str, list[str]] = {
     "sandbox": [],
+    "hostile": [],
+    "fuzz": ["--seconds", "60"],
     "memory": [],
     "batch": [],
+    "batch_kill": ["--clips", "100", "--kills", "4"],
+    "batch_features": [],
+    "batch_heads": [],
     "cells": [],
     "two_orders": [],
     "long_dependency": ["--quick"],
@@ -20,8 +25,13 @@ MADE: dict[str, list[str]] = {
     "first_label": [],
     "day": [],
     "kill": [],
+    "rollout": [],
     "resume": [],
     "long_video": [],
+    "half_open": [],
+    "overload": [],
+    "once": [],
+    "soak": ["--minutes", "5", "--warm-up", "1"],
 }
 REAL: dict[str, list[str]] = {
     "decode": [],

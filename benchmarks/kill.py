@@ -112,19 +112,19 @@ async def _kill(service: Service, *, num_replicas: int, num_kills: int) -> None:
     chance = random.Random(0)
     print("| kill | after s | all back after s |\n|---|---|---|")
     begun = time.monotonic()
-    await _all_run(service, num_replicas)
+    await all_run(service, num_replicas)
     for kill in range(1, num_kills + 1):
         await asyncio.sleep(chance.uniform(2, 5))
-        replicas = await _all_run(service, num_replicas)
+        replicas = await all_run(service, num_replicas)
         os.kill(chance.choice(sorted(replicas)), signal.SIGKILL)
         killed = time.monotonic()
         await asyncio.sleep(0.5)
-        await _all_run(service, num_replicas)
+        await all_run(service, num_replicas)
         print(f"| {kill} | {killed - begun:.1f} | {time.monotonic() - killed:.1f} |", flush=True)
     await asyncio.sleep(3)
 
 
-async def _all_run(service: Service, num_replicas: int) -> set[int]:
+async def all_run(service: Service, num_replicas: int) -> set[int]:
     """The replicas' process ids, once all have loaded their model and opened the store."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(replicas := {pid for pid in descendants(service.process.pid) if _is_ready(pid)}) < num_replicas:

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from training.data.example import Example, one_hot
-from training.data.row_files import read_rows, write_rows
 from training.loop.fit import fit
 from training.measure.scores import score_clips
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig
+from vidseq.features.row_files import read_rows, write_rows
 
 MINUTES = (10, 60)
 FRAMES_PER_SECOND = 8

@@ -22,6 +22,7 @@ from vidseq.model import SequenceModel, VideoModel
 
 LENGTHS_SECONDS = (10, 3600)
 FRAMES_PER_SECOND = 12
+TOY_ENCODER = EncoderConfig(backbone="timm:test_efficientnet", weights="none")
 
 
 def main() -> None:
@@ -49,10 +50,10 @@ def _classify(model: Path, clip: Path) -> None:
     print(prediction.sampled.num_frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def save_model(folder: Path, *, size: int = 64) -> None:
+def save_model(folder: Path, *, size: int = 64, encoder: EncoderConfig = TOY_ENCODER) -> None:
     config = ModelConfig(
         picture=Picture(size=size),
-        encoder=EncoderConfig(backbone="timm:test_efficientnet", weights="none"),
+        encoder=encoder,
         heads=HeadsConfig(action_labels=("a", "b"), frame_labels=("a", "b", "c")),
     )
     model = VideoModel.build(config)

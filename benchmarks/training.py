@@ -38,7 +38,7 @@ def main() -> None:
     encoder = Encoder(config.encoder)
     load_default_weights(encoder)
     with tempfile.TemporaryDirectory() as cache:
-        extractor = FeatureExtractor(encoder, config=config, cache=Path(cache))
+        extractor = FeatureExtractor(encoder, config=config, store=Path(cache))
         rows = []
         for name in ("features, computed", "features, from the cache"):
             begun = time.process_time()

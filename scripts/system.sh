@@ -15,9 +15,15 @@ declare -A package_of=(
     [libxcb.so.1]=libxcb1
 )
 
-# Programs that tests start; without one they are skipped. Each has the name of its Debian package. (Where there is
-# systemd, that of redis-server also starts a Redis on the loopback, which no test uses.)
-test_programs=(redis-server)
+# Programs that tests start, and Debian's packages of them; without one its tests are skipped. (Where there is systemd,
+# those of Redis and PostgreSQL also start a server on the loopback, which no test uses.)
+declare -A package_of_program=(
+    [haproxy]=haproxy
+    [postgres]=postgresql
+    [redis-server]=redis-server
+    [strace]=strace
+)
+PATH=$PATH:/usr/sbin:$(printf '%s:' /usr/lib/postgresql/*/bin) # where Debian puts them, and not everybody looks
 
 missing_libraries() {
     "$python" -c '
@@ -32,8 +38,8 @@ for library in sys.argv[1:]:
 
 missing_programs() {
     local program
-    for program in "${test_programs[@]}"; do
-        command -v "$program" >/dev/null || echo "$program"
+    for program in "${!package_of_program[@]}"; do
+        command -v "$program" >/dev/null || echo "${package_of_program[$program]}"
     done
 }
 

@@ -15,55 +15,106 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from serving.problems import AnswerTimeout, Busy
+from serving.problems import AnswerTimeout, Busy, KeyBusy
+from serving.waiting import Waiting
 
 T = TypeVar("T")
 
+MAX_RETRY_SECONDS = 30.0  # one long video may keep all, and be gone the next moment
+
 
 class Admission:
-    """Counts requests and the bytes of their bodies; refuses, without waiting, what is too many. Thread-safe."""
+    """Counts requests and the bytes of their bodies; refuses, without waiting, what is too many. Thread-safe.
 
-    def __init__(self, *, max_requests: int, max_bytes: int, retry_after_seconds: float) -> None:
+    Of all places, and of all bytes, one owner may have a share: nobody who has a key can keep everybody else out. Who
+    is nobody in particular (None) is bound by the whole alone. A share is never less than one place, or one body.
+    With `waiting` there are no more places than it says, which the share is of, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        max_body_bytes: int,
+        share: float,
+        retry_after_seconds: float,
+        waiting: Waiting | None = None,
+    ) -> None:
         self.max_requests = max_requests
         self.max_bytes = max_bytes
+        self._share = share
+        self._max_bytes_of_one = max(max_body_bytes, int(share * max_bytes))
+        self._waiting = waiting
         self._retry_after_seconds = retry_after_seconds
         self._num_requests = 0
         self._num_bytes = 0
+        self._of_owners: dict[str, tuple[int, int]] = {}  # requests and bytes of those who have any
         self._lock = threading.Lock()
 
     @contextmanager
-    def place(self) -> Iterator[Callable[[int], None]]:
+    def place(self, owner: str | None) -> Iterator[Callable[[int], None]]:
         """A place for one request, and a function to call with the number of bytes before each piece is kept.
 
-        Errors: Busy, from either.
+        Errors: Busy, from either; KeyBusy, where only `owner` has too much.
         """
         held_bytes = 0
 
         def hold(num_bytes: int) -> None:
             # Counted as they come: to reserve a declared length would let empty promises fill the house.
             nonlocal held_bytes
-            self._add(0, num_bytes)
+            self._add(owner, 0, num_bytes)
             held_bytes += num_bytes
 
-        self._add(1, 0)
+        self._add(owner, 1, 0)
         try:
             yield hold
         finally:
-            self._add(-1, -held_bytes)
+            self._add(owner, -1, -held_bytes)
 
-    def _add(self, num_requests: int, num_bytes: int) -> None:
+    def refuse_full(self, owner: str | None) -> None:
+        """Raises as `place` would now: who will not find a place need not send a body first."""
         with self._lock:
-            if num_requests > 0 and self._num_requests >= self.max_requests:
-                raise self._busy(f"{self.max_requests} requests are being answered, which is the most at a time")
-            if num_bytes > 0 and self._num_bytes + num_bytes > self.max_bytes:
+            self._refuse(owner, 1, 0)
+
+    def _add(self, owner: str | None, num_requests: int, num_bytes: int) -> None:
+        with self._lock:
+            self._refuse(owner, num_requests, num_bytes)
+            self._num_requests += num_requests
+            self._num_bytes += num_bytes
+            if owner is not None:
+                had_requests, had_bytes = self._of_owners.pop(owner, (0, 0))
+                has = (had_requests + num_requests, had_bytes + num_bytes)
+                if has != (0, 0):
+                    self._of_owners[owner] = has
+            if self._waiting is not None and num_requests:
+                (self._waiting.enter if num_requests > 0 else self._waiting.leave)()
+
+    def _refuse(self, owner: str | None, num_requests: int, num_bytes: int) -> None:
+        """Where so many more would be too many."""
+        if num_requests > 0:
+            most = self.max_requests if self._waiting is None else min(self.max_requests, self._waiting.places())
+            if self._num_requests >= most:
+                within = "at a time" if most == self.max_requests else "that can be in a reasonable time"
+                raise self._busy(f"{most} requests are being answered, which is the most {within}")
+            most = max(1, int(self._share * most))
+            if owner is not None and self._of_owners.get(owner, (0, 0))[0] >= most:
+                raise self._busy(f"{most} requests of this key are being answered, the most of one key", KeyBusy)
+        if num_bytes > 0:
+            if self._num_bytes + num_bytes > self.max_bytes:
                 raise self._busy(
                     f"the bodies of all requests together hold {self.max_bytes:,} bytes, which is the most"
                 )
-            self._num_requests += num_requests
-            self._num_bytes += num_bytes
+            most = self._max_bytes_of_one
+            if owner is not None and self._of_owners.get(owner, (0, 0))[1] + num_bytes > most:
+                raise self._busy(
+                    f"the bodies of all requests of this key hold {most:,} bytes, the most of one key", KeyBusy
+                )
 
-    def _busy(self, message: str) -> Busy:
-        return Busy(message, retry_after_seconds=self._retry_after_seconds)
+    def _busy(self, message: str, kind: type[Busy] = Busy) -> Busy:
+        """When to ask again: not before somebody is likely to have left."""
+        next_leaves_seconds = 0.0 if self._waiting is None else min(self._waiting.seconds_of_one(), MAX_RETRY_SECONDS)
+        return kind(message, retry_after_seconds=max(self._retry_after_seconds, next_leaves_seconds))
 
 
 class Workers:

@@ -4,177 +4,158 @@ POST /v1/classify  ->  proxy  ->  Service                      takes the bytes, 
 GET  /readyz       ->  proxy  ->  Control  ->  Service.ready   by handle: a few bytes, never a body
 
 A Serve config file names the builders, `serving.app:build_service` and `serving.app:build_control`, and gives their
-arguments. A replica computes with as many threads as it is given CPUs (Ray sets OMP_NUM_THREADS to `num_cpus`).
+arguments. Neither runs on a Ray that lets in whoever has no token (serving.locked). A replica computes with as many
+threads as it is given CPUs (Ray sets OMP_NUM_THREADS to `num_cpus`).
 """
 
 import asyncio
-import functools
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import ray
 from fastapi import FastAPI
-from pydantic import model_validator
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve import metrics
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
+from serving.arguments import CONTROL, SERVICE, ControlArgs, ServiceArgs
+from serving.chores import Chore, Chores
+from serving.counters import Figures
+from serving.drain import Drain
+from serving.finished import Finished
 from serving.keyring import KeyRing
 from serving.keys import list_keys
-from serving.sealing import Tokens, load_keys
-from serving.sessions import Sessions, SessionSettings
-from serving.store import open_store
-from serving.web import WebSettings, create_control_app, create_service_app
-from vidseq.config import Config, Limits, PositiveSeconds
-from vidseq.errors import OptionError
-from vidseq.messages import Applied
+from serving.local_ray import start_ray
+from serving.locked import refuse_open_ray
+from serving.parts import Frames
+from serving.places import open_database, open_once, open_sessions
+from serving.rates import rates_of, store_of_rates
+from serving.usage.ledger import Ledger
+from serving.usage.table import UsageTable
+from serving.web import create_control_app, create_service_app
+from vidseq.config import Sampling
+from vidseq.container import Source
+from vidseq.errors import CheckpointError
+from vidseq.incoming import Incoming
 from vidseq.schemas import Prediction
 
-if TYPE_CHECKING:  # with it comes torch
-    from vidseq.live import Live
+if TYPE_CHECKING:  # with them come torch and OpenCV
+    from serving.labeller import Labeller
+    from vidseq.sampling import Clock
 
-SERVICE, CONTROL = "service", "control"  # the applications' names
 ROUTE_PREFIX = "/v1"
-MAX_ONGOING = 512  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
+MAX_ONGOING = 1024  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
-LATENCIES_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0]
+STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 3600.0
+LEAVING = "the service is stopping"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 logger = logging.getLogger("ray.serve")  # where a replica's log goes
 
-STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environment of every node; both are secrets
-
-
-class ServiceArgs(Config):
-    """What a Serve config file says under `args` of the service. `model` is a folder on every node.
-
-    `keys` is a file of API keys (serving.keys) on every node, of which nothing here is secret; to be `open` to all is
-    said in so many words.
-
-    Videos are decoded in a sandbox (vidseq.sandbox). With `require_sandbox` nothing is, unless the kernel of the node
-    offers all that confines it; without, the log says what is missing.
-
-    Where sessions are kept (serving.store) and the keys that seal them (serving.sealing) are told by the environment,
-    as VIDSEQ_SESSION_STORE and VIDSEQ_SESSION_KEYS: a config file is shown by Ray's dashboard.
-    """
-
-    model: str
-    keys: Path | None = None
-    open: bool = False
-    name: str | None = None
-    device: str = "cpu"
-    require_sandbox: bool = False
-    limits: Limits = Limits()
-    web: WebSettings = WebSettings()
-    sessions: SessionSettings = SessionSettings()
-
-    @model_validator(mode="after")
-    def _closed_or_open(self) -> Self:
-        if (self.keys is not None) is self.open:
-            raise ValueError("either keys, a file that `vidseq keys create` makes, or open: true is needed")
-        return self
-
-
-class ControlArgs(Config):
-    """What a Serve config file says under `args` of the control. `service` is the name of that application."""
-
-    service: str = SERVICE
-    ready_timeout_seconds: PositiveSeconds = 3.0
-    web: WebSettings = WebSettings()
-
-
-class Figures:
-    """What a replica counts; Ray's agent on each node exports it as `ray_vidseq_...`."""
-
-    def __init__(self) -> None:
-        tags: Any = ("route", "status")  # Any: Ray writes Tuple[str] for a tuple of any length
-        self._requests = metrics.Counter("vidseq_requests", "Requests answered.", tag_keys=tags)
-        self._seconds = metrics.Histogram(
-            "vidseq_request_seconds", "From headers to answer.", LATENCIES_SECONDS, tag_keys=("route",)
-        )
-        self._frames = metrics.Counter("vidseq_frames_labelled", "Frames that the model has seen.")
-        self._decoded = metrics.Counter("vidseq_frames_decoded", "Frames decoded.")
-        self._dropped = metrics.Counter("vidseq_frames_dropped", "Frames of streams that were left out.")
-        self._push_seconds = metrics.Histogram(
-            "vidseq_push_seconds", "From a push of a stream to its labels.", LATENCIES_SECONDS
-        )
-        self._queued = metrics.Histogram(
-            "vidseq_queued_seconds", "A video's wait for places in batches.", LATENCIES_SECONDS
-        )
-
-    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
-        """The Observer of serving.web. The method is no tag: clients may invent methods."""
-        path = f"{ROUTE_PREFIX}{route}" if route else "none"
-        self._requests.inc(tags={"route": path, "status": str(status)})
-        self._seconds.observe(max(seconds, 1e-6), tags={"route": path})
-
-    def pushed(self, applied: Applied, *, seconds: float) -> None:
-        """The PushObserver of serving.web."""
-        if applied.labels:
-            self._frames.inc(len(applied.labels))
-        self._push_seconds.observe(max(seconds, 1e-6))
-        dropped = sum(notice.num_frames for notice in applied.notices if notice.effect == "dropped")
-        if dropped:
-            self._dropped.inc(dropped)
-
-    def labelled(self, prediction: Prediction) -> None:
-        self._frames.inc(prediction.sampled.num_frames)
-        self._decoded.inc(prediction.video.frames_decoded)
-        self._queued.observe(max(prediction.timings.queued_ms / 1000, 1e-6))
-
 
 class Service:
-    """A model behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own."""
+    """A model behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own.
+
+    Another model may take its place while it runs (serving.steer): tried beside it, swapped between requests.
+    """
 
     def __init__(self, args: ServiceArgs) -> None:
         # These bring torch and OpenCV, which no other process needs that imports this module.
         from serving.boxes import Boxes, confinement_of
-        from serving.labeller import Labeller
         from vidseq.sandbox.box import Sandbox
 
+        refuse_open_ray()
         self._args = args
         self._keys = None if args.keys is None else KeyRing(args.keys)
         if args.keys is not None:
             list_keys(args.keys)  # what is wrong with the file is said now, and not to the first caller
+        self._rates = rates_of(args.web.rates, url=store_of_rates(os.environ))
         self._figures = Figures()
+        self._log = args.log.observer()
         self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
         confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
         logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
-        self._labeller = Labeller(
-            Path(args.model),
-            name=args.name,
-            device=args.device,
-            limits=args.limits,
-            sandbox=self._boxes.sandbox,
-        )
-        self._labeller.answer_canary()
+        self._labeller = self._loaded(Path(args.model))
+        self._prepared: Labeller | None = None
+        self._drain = Drain()
+        num_nodes = sum(node["Alive"] for node in ray.nodes())
+        database = open_database(num_nodes=num_nodes)
+        self._once = open_once(database, args.once)
+        self._ledger = Ledger(UsageTable(database), by_key=args.keys is not None)
         live = self._labeller.live
-        self._sessions = None if live is None else open_sessions(live, self._args.sessions)
+        self._sessions = (
+            None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=num_nodes)
+        )
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor, in the loop that will run the application."""
-        from serving.decoding import decode  # brings OpenCV
-
         return create_service_app(
             classify=self._classify,
             models=lambda: self._labeller.models,
             sessions=self._sessions,
-            decode=functools.partial(
-                decode, picture=self._labeller.picture, limits=self._args.limits, sandbox=self._boxes.sandbox
-            ),
+            decode=self._decode,
+            once=self._once,
+            ledger=self._ledger,
+            chores=self._chores(),
             keys=self._keys,
             settings=self._args.web,
-            observe=self._figures.answered,
+            rates=self._rates,
+            observe=self._observe,
             observe_push=self._figures.pushed,
+            drain=self._drain,
             prefix="",  # Serve has taken /v1 off
         )
+
+    def _observe(self, finished: Finished) -> None:
+        route = f"{ROUTE_PREFIX}{finished.route}" if finished.route else ""  # Serve has taken /v1 off
+        finished = dataclasses.replace(finished, route=route)
+        self._figures.answered(finished)
+        self._log(finished)
+
+    def _chores(self) -> Chores:
+        usage = self._args.usage
+        chores = [
+            Chore("figures", self._tell_standing, STANDING_SECONDS),
+            Chore("usage cannot be written now", self._ledger.flush, usage.flush_seconds, at_the_end=True),
+            Chore("old usage", lambda: self._ledger.table.sweep(kept_days=usage.kept_days), SWEEP_USAGE_SECONDS),
+        ]
+        if self._sessions is not None:
+            chores.append(Chore("expired sessions", self._sessions.store.sweep, SWEEP_SESSIONS_SECONDS))
+        return Chores(chores)
+
+    def _tell_standing(self) -> None:
+        self._figures.standing(num_going_on=self._drain.num_going_on, num_waiting=self._labeller.num_waiting)
+
+    def _loaded(self, folder: Path) -> "Labeller":
+        """Raises CheckpointError, or AssertionError: not a model that can be used."""
+        from serving.labeller import Labeller
+
+        args = self._args
+        labeller = Labeller(
+            folder.resolve(),
+            name=args.name,
+            device=args.device,
+            limits=args.limits,
+            sandbox=self._boxes.sandbox,
+            stuck_seconds=args.stuck_seconds,
+            trusted_keys=args.require_signature,
+        )
+        if odd := labeller.answer_canary():
+            logger.warning(odd)
+        return labeller
+
+    def _decode(self, video: Source | Incoming, *, sampling: Sampling, clock: "Clock | None") -> Frames:
+        from serving.decoding import decode
+
+        picture, limits, sandbox = self._labeller.picture, self._args.limits, self._boxes.sandbox
+        return decode(video, sampling=sampling, clock=clock, picture=picture, limits=limits, sandbox=sandbox)
 
     def _classify(self, *video: Any, **options: Any) -> Prediction:
         prediction = self._labeller.classify(*video, **options)
@@ -184,7 +165,43 @@ class Service:
     async def ready(self) -> str | None:
         """Why no video can be labelled now, or None: the canary was labelled before this can be called."""
         self._labeller.check_alive()
-        return await asyncio.to_thread(self._boxes.why_not)
+        return LEAVING if self._drain.leaving else await asyncio.to_thread(self._boxes.why_not)
+
+    async def prepare_model(self, folder: str) -> str | None:
+        """Load another model beside the one that answers, and try it on the canary clip; why it is refused, or None."""
+        try:
+            self._prepared = await asyncio.to_thread(self._loaded, Path(folder))
+            if (self._prepared.live is None) is not (self._sessions is None):
+                raise CheckpointError(f"of the model in {folder} and the one that answers only one can label streams")
+        except Exception as error:  # whatever it is, the one that answers goes on
+            self._prepared = None
+            self._figures.rolled_out("refused")
+            why = str(error) or type(error).__name__
+            logger.error("the model in %s is refused: %s", folder, why, exc_info=not isinstance(error, CheckpointError))
+            return why
+        return None
+
+    async def take_model(self, folder: str) -> None:
+        """Answer with the model that was prepared; a replica that has come since then loads it first."""
+        if self._prepared is None and (refusal := await self.prepare_model(folder)) is not None:
+            raise CheckpointError(refusal)
+        assert self._prepared is not None
+        self._labeller, self._prepared = self._prepared, None
+        if self._sessions is not None and self._labeller.live is not None:
+            self._sessions.live = self._labeller.live
+        self._figures.rolled_out("taken")
+
+    async def drop_model(self) -> None:
+        """Forget the model that was prepared."""
+        self._prepared = None
+
+    async def leave(self) -> None:
+        """Take nothing new, and end open streams."""
+        self._drain.begin()
+
+    async def num_going_on(self) -> int:
+        """Requests and streams that are being answered."""
+        return self._drain.num_going_on
 
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
@@ -195,14 +212,23 @@ class Control:
     """What must answer while the service is full or down."""
 
     def __init__(self, args: ControlArgs) -> None:
+        refuse_open_ray()
         self._args = args
+        self._leaving = False
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         self._loop = asyncio.get_running_loop()
-        return create_control_app(ready=self._why_not_ready, metrics=self._metrics, settings=self._args.web)
+        return create_control_app(
+            ready=self._why_not_ready,
+            metrics=self._metrics,
+            settings=self._args.web,
+            observe=self._args.log.observer(),
+        )
 
     def _why_not_ready(self) -> str | None:
         """None if some replica of the service has labelled its canary clip and can decode now. Called in a thread."""
+        if self._leaving:
+            return LEAVING
         timeout_seconds = self._args.ready_timeout_seconds
         try:
             return asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
@@ -210,6 +236,10 @@ class Control:
             return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
         except (RayError, RayServeException) as error:
             return f"the service is down: {type(error).__name__}"
+
+    async def leave(self) -> None:
+        """Be unready from here on, so that whoever balances loads looks elsewhere."""
+        self._leaving = True
 
     async def _ask(self, timeout_seconds: float) -> str | None:
         async with asyncio.timeout(timeout_seconds):
@@ -221,22 +251,6 @@ class Control:
     def _metrics(self) -> bytes:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
-
-
-def open_sessions(live: "Live", settings: SessionSettings) -> Sessions:
-    """Sessions as the environment of this node says.
-
-    Raises:
-        OptionError: it says nothing or something wrong, or names one machine's file for a cluster of several.
-    """
-    url, keys = (os.environ.get(name, "") for name in (STORE, KEYS))
-    if not url or not keys:
-        raise OptionError(f"{STORE} and {KEYS} are needed in the environment of every node: see deploy/")
-    if url.startswith("sqlite") and sum(node["Alive"] for node in ray.nodes()) > 1:
-        raise OptionError(f"{STORE} is a file of one machine, and this cluster has several: name a Redis")
-    sealing = load_keys(keys)
-    store = open_store(url, lifetimes=settings.lifetimes, keys=sealing)
-    return Sessions(live, store=store, tokens=Tokens(sealing), settings=settings)
 
 
 def build_service(args: ServiceArgs) -> serve.Application:
@@ -268,9 +282,12 @@ def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_di
     """A Ray of this process's own and both applications on it; returns when both run. `stop()` ends what was begun.
 
     The machine's CPUs are shared out among `num_replicas` of the service.
+
+    Raises:
+        RayNotStarted: this machine is too busy.
     """
     num_cpus = os.cpu_count() or 1
-    ray.init(
+    start_ray(
         address="local",
         include_dashboard=False,
         num_cpus=num_cpus,
@@ -287,7 +304,7 @@ def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_di
     )
     share = num_cpus / num_replicas
     service = _service(args, num_cpus=share if share < 1 else int(share)).options(num_replicas=num_replicas).bind(args)
-    control = build_control(ControlArgs(web=args.web))
+    control = build_control(ControlArgs(web=args.web, log=args.log))
     serve.run_many(
         [serve.RunTarget(control, CONTROL, "/", QUIET), serve.RunTarget(service, SERVICE, ROUTE_PREFIX, QUIET)]
     )

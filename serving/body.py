@@ -2,9 +2,10 @@
 
 import asyncio
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Collection
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
@@ -18,10 +19,30 @@ MAX_FORM_BYTES = 64 * 1024  # what a multipart body may hold besides its file
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
+class Pace(NamedTuple):
+    """How slowly a body may come: `total_seconds` at most, and by any moment `min_bytes_per_second` of all the time but
+    the first `grace_seconds`. A connection that sends nothing, or a byte now and then, is over when its grace is."""
+
+    total_seconds: float
+    grace_seconds: float
+    min_bytes_per_second: float
+
+    def seconds_for(self, num_bytes: int) -> float:
+        """By when more than these have to be here, since the first was waited for."""
+        return min(self.total_seconds, self.grace_seconds + num_bytes / self.min_bytes_per_second)
+
+
+class Received(NamedTuple):
+    """`file` is a sealed memfd, to be read from its start; close it to free it. `sha256` is that of the video."""
+
+    file: BinaryIO
+    sha256: bytes | None  # None where it is not wanted
+
+
 async def receive_video(
-    request: Request, *, max_bytes: int, timeout_seconds: float, hold: Callable[[int], None]
-) -> BinaryIO:
-    """The video of a raw or multipart body: a sealed memfd, to be read from its start; close it to free it.
+    request: Request, *, max_bytes: int, pace: Pace, hold: Callable[[int], None], sha256_wanted: bool = False
+) -> Received:
+    """The video of a raw or multipart body. Its digest is that of the file, not of the form, whose edges are random.
 
     `hold` is called with the size of each piece before it is kept, and may object by raising.
 
@@ -31,7 +52,8 @@ async def receive_video(
     boundary = _boundary(request)
     max_body_bytes = max_bytes if boundary is None else max_bytes + MAX_FORM_BYTES
     _refuse_over(_declared_bytes(request), max_body_bytes)
-    spool = _Spool(max_bytes, hold)
+    raw_wanted, form_wanted = sha256_wanted and boundary is None, sha256_wanted and boundary is not None
+    spool = _Spool(max_bytes, hold, hashlib.sha256() if form_wanted else None)
     num_bytes = 0
     try:
         form = None if boundary is None else FileField(boundary, spool.write)
@@ -42,10 +64,10 @@ async def receive_video(
             _refuse_over(num_bytes, max_body_bytes)
             (form or spool).write(piece)
 
-        await _receive(request, keep, timeout_seconds=timeout_seconds)
+        digest = await _receive(request, keep, pace=pace, sha256_wanted=raw_wanted)
         if form is not None:
             form.finish()
-        return spool.sealed()
+        return Received(spool.sealed(), digest.sha256() if raw_wanted else spool.sha256())
     except BaseException:
         spool.close()
         raise
@@ -56,7 +78,7 @@ async def receive_bytes(
     types: Collection[str],
     *,
     max_bytes: int,
-    timeout_seconds: float,
+    pace: Pace,
     hold: Callable[[int], None] = lambda num_bytes: None,
 ) -> bytes:
     """A small body, of one of these media types.
@@ -76,7 +98,7 @@ async def receive_bytes(
 
     if _declared_bytes(request) > max_bytes:
         raise BodyTooLarge(f"the body has {_declared_bytes(request):,} bytes; at most {max_bytes:,} are allowed")
-    await _receive(request, keep, timeout_seconds=timeout_seconds)
+    await _receive(request, keep, pace=pace)
     return bytes(held)
 
 
@@ -89,33 +111,41 @@ def media_type(request: Request) -> str:
     return kind.decode("latin-1")
 
 
-async def _receive(request: Request, keep: Callable[[bytes], None], *, timeout_seconds: float) -> None:
-    digest = ContentDigest(request.headers.getlist(HEADER))
+async def _receive(
+    request: Request, keep: Callable[[bytes], None], *, pace: Pace, sha256_wanted: bool = False
+) -> ContentDigest:
+    digest = ContentDigest(request.headers.getlist(HEADER), sha256_wanted=sha256_wanted)
     num_bytes = 0
+    begun_seconds = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout_at(begun_seconds + pace.seconds_for(0)) as deadline:
             async for piece in request.stream():
                 num_bytes += len(piece)
                 digest.update(piece)
                 keep(piece)
+                deadline.reschedule(begun_seconds + pace.seconds_for(num_bytes))
     except TimeoutError as error:
-        raise BodyTimeout(f"only {num_bytes:,} bytes came within {timeout_seconds:g} seconds") from error
+        raise BodyTimeout(f"only {num_bytes:,} bytes came within {pace.seconds_for(num_bytes):g} seconds") from error
     digest.check()
+    return digest
 
 
 class _Spool:
     """A memfd that takes at most `max_bytes`: no temporary file to forget, and a child process can open it."""
 
-    def __init__(self, max_bytes: int, hold: Callable[[int], None]) -> None:
+    def __init__(self, max_bytes: int, hold: Callable[[int], None], hashing: "hashlib._Hash | None") -> None:
         self._file: BinaryIO = os.fdopen(os.memfd_create("vidseq-body", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
         self._num_bytes = 0
         self._max_bytes = max_bytes
         self._hold = hold
+        self._hashing = hashing
 
     def write(self, piece: bytes) -> None:
         self._num_bytes += len(piece)
         _refuse_over(self._num_bytes, self._max_bytes)
         self._hold(len(piece))
+        if self._hashing is not None:
+            self._hashing.update(piece)
         self._file.write(piece)
 
     def sealed(self) -> BinaryIO:
@@ -125,6 +155,9 @@ class _Spool:
         self._file.seek(0)  # flushes, too
         fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, SEALS)
         return self._file
+
+    def sha256(self) -> bytes | None:
+        return None if self._hashing is None else self._hashing.digest()
 
     def close(self) -> None:
         self._file.close()

@@ -6,10 +6,11 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from serving.keys import Scope as KeyScope
 from serving.parts import Sessions
 from serving.problems import ForeignOrigin
 from vidseq.errors import ModelNotFound, OfflineOnly
-from vidseq.schemas import Models
+from vidseq.schemas import ModelInfo, Models
 
 
 def owner_of(connection: HTTPConnection) -> str:
@@ -18,11 +19,23 @@ def owner_of(connection: HTTPConnection) -> str:
     The id of the key with which the guard has let somebody in. A service that is open to all has no guard: there it is
     a hash of what somebody calls himself in the header Authorization, "" for nobody in particular.
     """
-    owner: str | None = connection.scope["state"].get("owner")
-    if owner is not None:
-        return owner
+    key_id = key_of(connection)
+    if key_id is not None:
+        return key_id
     said = connection.headers.get("authorization")
     return "" if said is None else hashlib.sha256(said.encode()).hexdigest()
+
+
+def scopes_of(connection: HTTPConnection) -> Collection[KeyScope] | None:
+    """What the key is good for with which the guard has let somebody in; None where there is no guard."""
+    scopes: Collection[KeyScope] | None = connection.scope["state"].get("scopes")
+    return scopes
+
+
+def key_of(connection: HTTPConnection) -> str | None:
+    """The id of the key with which the guard has let somebody in; None where there is no guard, whatever was said."""
+    key_id: str | None = connection.scope["state"].get("owner")
+    return key_id
 
 
 def refuse_foreign_page(headers: Mapping[str, str], allowed_origins: Collection[str]) -> None:
@@ -47,11 +60,12 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-def refuse_unknown(model: str | None, loaded: Models) -> None:
-    """Raises ModelNotFound: nothing of that name is loaded."""
-    names = [info.name for info in loaded.models]
-    if model is not None and model not in names:
-        raise ModelNotFound(f"no model is named {model!r}; there are: {', '.join(names)}")
+def refuse_unknown(model: str | None, loaded: Models) -> ModelInfo:
+    """The one that answers: of that name, or the first. Raises ModelNotFound: nothing of that name is loaded."""
+    by_name = {info.name: info for info in loaded.models}
+    if model is not None and model not in by_name:
+        raise ModelNotFound(f"no model is named {model!r}; there are: {', '.join(by_name)}")
+    return loaded.models[0] if model is None else by_name[model]
 
 
 def streaming(sessions: Sessions | None) -> Sessions:

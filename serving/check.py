@@ -1,40 +1,66 @@
-"""`python -m serving.check MODEL DEVICE [required]`: can this machine use this model? Knows nothing of serving it.
+"""`python -m serving.check MODEL ...`: can this machine use this model? Knows nothing of serving it.
 
 A process of its own, because it brings torch, which `vidseq serve` itself never needs. Says what confines the decoders
-of videos here and exits with 0, or says what is wrong in one sentence. `required`: all of the sandbox must be offered.
+of videos here, and what else is worth saying, and exits with 0; or says what is wrong in one sentence.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.boxes import confinement_of
 from vidseq.checkpoint import load_checkpoint
 from vidseq.config import Limits
+from vidseq.engine import direct
 from vidseq.errors import CheckpointError, InputError, OptionError
+from vidseq.rehearsal import rehearse
 from vidseq.sandbox.box import Sandbox
 
 EXIT_STATUSES: dict[type[InputError], int] = {CheckpointError: 2, OptionError: 3}
 
 
-def check(folder: Path, *, device: str, require_sandbox: bool = False) -> str:
-    """Read the whole model and decode a clip, as a replica will; what confines it, in words.
+def check(
+    folder: Path, *, device: str, require_sandbox: bool = False, trusted_keys: Sequence[Path] | None = None
+) -> str:
+    """Read the whole model, decode a clip and label one, as a replica will; what confines it and what is odd, in words.
 
     Raises:
-        CheckpointError: not a model that can be used.
+        CheckpointError: not a model that can be used, not one that is trusted, or one that does not answer a known clip
+            as it did when it was made.
         OptionError: not a device that can be used, or no sandbox, or not all of one that is required.
     """
-    model = load_checkpoint(folder).model
+    checkpoint = load_checkpoint(folder, trusted_keys=trusted_keys)
     try:
-        model.to(device)
+        compute = direct(checkpoint.model.to(device))
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise OptionError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     with Sandbox() as sandbox:
-        return confinement_of(sandbox, Limits(), required=require_sandbox).in_words()
+        confinement = confinement_of(sandbox, Limits(), required=require_sandbox)
+        odd = rehearse(checkpoint, compute, device=device, sandbox=sandbox)
+        return "\n".join(filter(None, (confinement.in_words(), odd)))
 
 
-if __name__ == "__main__":
+def _main() -> None:
+    parser = argparse.ArgumentParser("python -m serving.check", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--require-sandbox", action="store_true")
+    parser.add_argument("--require-signature", type=Path, action="append", metavar="PUBLIC.pem")
+    asked = parser.parse_args()
     try:
-        print(check(Path(sys.argv[1]), device=sys.argv[2], require_sandbox="required" in sys.argv[3:]))
+        print(
+            check(
+                asked.model,
+                device=asked.device,
+                require_sandbox=asked.require_sandbox,
+                trusted_keys=asked.require_signature,
+            )
+        )
     except (CheckpointError, OptionError) as error:
         sys.stderr.write(str(error))
         sys.exit(EXIT_STATUSES[type(error)])
+
+
+if __name__ == "__main__":
+    _main()

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from serving.problems import DigestMismatch, MalformedDigest
 
 HEADER = "Content-Digest"
-ALGORITHMS = ("sha-256", "sha-512")  # those that RFC 9530 calls active; they are named in hashlib without the dash
+SHA256 = "sha-256"
+ALGORITHMS = (SHA256, "sha-512")  # those that RFC 9530 calls active; they are named in hashlib without the dash
 
 # A dictionary of RFC 9651 whose values are bytes. Neither base64 nor a key holds a comma; parameters say nothing here.
 _MEMBER = re.compile(r"[ \t]*([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):(?:;[^,]*)?[ \t]*")
@@ -22,12 +23,13 @@ class ContentDigest:
 
     Args:
         headers: the values of all its Content-Digest headers.
+        sha256_wanted: `sha256` is asked for, whatever they declare.
 
     Raises:
         MalformedDigest: it cannot be read, or knows no algorithm that is known here.
     """
 
-    def __init__(self, headers: Sequence[str]) -> None:
+    def __init__(self, headers: Sequence[str], *, sha256_wanted: bool = False) -> None:
         declared = _read(", ".join(headers)) if headers else {}
         known = [name for name in ALGORITHMS if name in declared]
         if declared and not known:
@@ -35,6 +37,8 @@ class ContentDigest:
             raise MalformedDigest(f"{HEADER} is of {names}; send {' or '.join(ALGORITHMS)}")
         self._declared = {name: declared[name] for name in known}
         self._found = {name: hashlib.new(name.replace("-", "")) for name in known}
+        if sha256_wanted and SHA256 not in self._found:
+            self._found[SHA256] = hashlib.sha256()
         for name, digest in self._declared.items():
             if len(digest) != self._found[name].digest_size:
                 its_bytes = self._found[name].digest_size
@@ -44,6 +48,10 @@ class ContentDigest:
         """The next bytes of the body."""
         for found in self._found.values():
             found.update(piece)
+
+    def sha256(self) -> bytes:
+        """Of the bytes so far."""
+        return self._found[SHA256].digest()
 
     def check(self) -> None:
         """After the last byte.

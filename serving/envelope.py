@@ -9,18 +9,19 @@ connection is closed.
 """
 
 import asyncio
+import json
 import logging
 import re
 import time
 import uuid
 from http import HTTPMethod
-from typing import Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
+from serving.finished import Facts, Finished, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +30,8 @@ LINGER_SECONDS = 5.0
 CLIENT_WENT = 499  # nginx's number for a client that did not wait for its answer
 
 
-class Observer(Protocol):
-    """Told of every request when it is over: the seam for counters and histograms.
-
-    `route` is the path as it was declared (`/v1/classify`), `method` one that HTTP knows; "" for anything else. Both
-    are safe as a metric's tags: no client can make up new ones. The status of a WebSocket is the code with which it was
-    closed, or that of an HTTP answer in its place; its method is "".
-    """
-
-    def __call__(self, *, route: str, method: str, status: int, seconds: float) -> None: ...
-
-
 class Envelope:
-    """The outermost ASGI layer. Puts `request_id` into `request.state`."""
+    """The ASGI layer around all that can fail. Puts `request_id` and `facts` into `request.state`."""
 
     def __init__(self, app: ASGIApp, *, observe: Observer | None) -> None:
         self.app = app
@@ -53,19 +43,15 @@ class Envelope:
             return
         start = time.perf_counter()
         exchange = (_Exchange if scope["type"] == "http" else _Conversation)(scope, receive, send)
-        scope.setdefault("state", {})["request_id"] = exchange.request_id
+        scope.setdefault("state", {}).update(request_id=exchange.request_id, facts=exchange.facts)
         try:
             if isinstance(exchange, _Exchange):
                 await self._guarded(scope, exchange)
             else:
-                await self.app(scope, receive, exchange.send)
+                await self.app(scope, exchange.receive, exchange.send)
         finally:
             if self.observe is not None:
-                route = getattr(scope.get("route"), "path", "")
-                method = scope.get("method", "")
-                method = method if method in HTTPMethod.__members__ else ""
-                seconds = time.perf_counter() - start
-                self.observe(route=route, method=method, status=exchange.status, seconds=seconds)
+                self.observe(_finished(scope, exchange, seconds=time.perf_counter() - start))
 
     async def _guarded(self, scope: Scope, exchange: "_Exchange") -> None:
         try:
@@ -85,8 +71,15 @@ class _Conversation:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        self.facts = Facts()
         self.status = CLIENT_WENT
-        self._send = send
+        self.num_bytes = 0
+        self._receive, self._send = receive, send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.num_bytes += len(message.get("bytes") or message.get("text") or "")
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
@@ -97,6 +90,10 @@ class _Conversation:
             MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
         elif message["type"] == "websocket.close":
             self.status = message["code"]
+            if self.status > problems.CLOSE_CODES:
+                self.facts.problem = message.get("reason") or ""
+        elif message["type"] == "websocket.http.response.body":
+            self.facts.problem = _type_of(message["body"])
         await self._send(message)
 
 
@@ -106,13 +103,17 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self.request_id = _request_id(headers.get("x-request-id"))
+        self.facts = Facts()
         self.status = CLIENT_WENT
+        self.num_bytes = 0
         self.started = False
+        self._is_problem = False
         self._body_open = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._receive, self._send = receive, send
 
     async def receive(self) -> Message:
         message = await self._receive()
+        self.num_bytes += len(message.get("body", b""))
         if not message.get("more_body", False):  # the last piece, or a disconnect
             self._body_open = False
         return message
@@ -124,7 +125,10 @@ class _Exchange:
             headers["X-Request-ID"] = self.request_id
             if self._body_open:
                 headers["Connection"] = "close"
-        elif self._body_open and not message.get("more_body", False):
+            self._is_problem = headers.get("content-type") == problems.MEDIA_TYPE
+        elif self._is_problem and not self.facts.problem:
+            self.facts.problem = _type_of(message["body"])
+        if message["type"] == "http.response.body" and self._body_open and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -137,6 +141,32 @@ class _Exchange:
                     await self.receive()
         except TimeoutError:
             pass
+
+
+def _finished(scope: Scope, exchange: _Exchange | _Conversation, *, seconds: float) -> Finished:
+    method = scope.get("method", "")
+    facts = exchange.facts
+    return Finished(
+        request_id=exchange.request_id,
+        route=getattr(scope.get("route"), "path", ""),
+        method=method if method in HTTPMethod.__members__ else "",
+        status=exchange.status,
+        seconds=seconds,
+        key_id=scope["state"].get("owner", ""),
+        bytes_received=exchange.num_bytes,
+        frames_decoded=facts.frames_decoded,
+        model=facts.model,
+        problem=facts.problem,
+        replayed=facts.replayed,
+    )
+
+
+def _type_of(problem: bytes) -> str:
+    """Of a problem that was made here: its type. Whoever makes one has nobody to tell of it besides the client."""
+    try:
+        return str(json.loads(problem)["type"])
+    except (ValueError, KeyError, TypeError):  # an answer in place of a WebSocket may be something else
+        return ""
 
 
 def _request_id(asked: str | None) -> str:

@@ -16,7 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
 from serving.accept import lines_wanted
+from serving.answer_headers import HEADERS
 from serving.envelope import SAFE_REQUEST_ID
+from serving.flow import Ahead
+from serving.shedding import Shedding
 from vidseq.messages import Failed
 from vidseq.schemas import Problem
 
@@ -44,8 +47,10 @@ ANSWERS = {
 
 
 def layers() -> list[Middleware]:
-    """Called by each of Serve's proxies as it starts."""
-    return [Middleware(Front)]
+    """Called by each of Serve's proxies as it starts; the last one is the outermost."""
+    from serving.counters import Figures  # brings Ray, which is there already
+
+    return [Middleware(Ahead), Middleware(Shedding, observe=Figures().answered), Middleware(Front)]
 
 
 class Front:
@@ -152,7 +157,7 @@ def _problem(plain_status: int, request_id: str) -> Problem:
 
 
 def _as_response(problem: Problem) -> ASGIApp:
-    headers = {"X-Request-ID": problem.request_id}
+    headers = HEADERS | {"X-Request-ID": problem.request_id}
     if problem.retryable:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
     return problems.response(problem, headers)

@@ -11,16 +11,11 @@ door sees it, so nothing can log it.
 """
 
 import asyncio
-import logging
-from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving import problems
 from serving.keyring import (
     FRESH_SECONDS,
     KeyMalformed,
@@ -33,16 +28,19 @@ from serving.keyring import (
 )
 from serving.keys import Key
 from serving.keys import Scope as KeyScope
-from serving.together import beside
-from vidseq.messages import SUBPROTOCOL, Failed
-from vidseq.schemas import Problem
-
-logger = logging.getLogger(__name__)
+from serving.parting import converse
+from serving.refusals import refuse
 
 # The part of the service, the first word of a path after /v1 -> the scope that it needs; None: any key will do.
-NEEDS: dict[str, KeyScope | None] = {"classify": "classify", "models": None, "sessions": "stream", "streams": "stream"}
+NEEDS: dict[str, KeyScope | None] = {
+    "classify": "classify",
+    "models": None,
+    "sessions": "stream",
+    "streams": "stream",
+    "usage": None,
+    "data": None,
+}
 BEARER = "vidseq.bearer."  # and a key: a subprotocol that nobody speaks, and that is never answered
-PARTING_SECONDS = 5.0  # for the last words to a client who may not listen
 MARK = "vsk_"
 HOW = "send the header 'Authorization: Bearer vsk_...' (the SDK takes it from VIDSEQ_API_KEY)"
 
@@ -62,14 +60,15 @@ class Guard:
             return
         try:
             key = await self._keys.check(_shown(scope))
+            scope["state"]["owner"] = key.key_id  # also of whom the next line refuses: he is known
             needed = NEEDS.get(part)
             if needed is not None and needed not in key.scopes:
                 raise ScopeMissing(needed, key.scopes)
         except (KeyRefused, ScopeMissing, KeysDown) as error:
-            await _refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
             return
         _forget_key(scope)
-        scope["state"]["owner"] = key.key_id
+        scope["state"]["scopes"] = key.scopes
         if scope["type"] == "websocket":
             await self._converse(key, scope, receive, send)
         else:
@@ -77,22 +76,7 @@ class Guard:
 
     async def _converse(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
         """A stream may last for days: it ends when its key does. Its session stays, for as long as sessions do."""
-        said = ""
-
-        async def relay(message: Message) -> None:
-            nonlocal said
-            said = message["type"]
-            await send(message)
-
-        async def answer() -> None:
-            await self._app(scope, receive, relay)
-
-        try:
-            await beside(answer(), self._watch(key))
-        except (KeyRefused, KeysDown) as error:
-            problem = _problem(error, scope)
-            with suppress(OSError):  # the client has gone, or takes nothing: a timeout is an OSError, too
-                await asyncio.wait_for(_end_stream(said, problem, send), PARTING_SECONDS)
+        await converse(self._app, scope, receive, send, until=self._watch(key), ends=(KeyRefused, KeysDown))
 
     async def _watch(self, key: Key) -> None:
         while True:
@@ -142,59 +126,3 @@ def _forget_key(scope: Scope) -> None:
     ]
     if scope["type"] == "websocket":
         scope["subprotocols"] = [word for word in scope.get("subprotocols", ()) if not word.startswith(BEARER)]
-
-
-async def _end_stream(said: str, problem: Problem, send: Send) -> None:
-    """The last words to a client to whom `said` was said last."""
-    if said in ("websocket.accept", "websocket.send"):
-        await send({"type": "websocket.send", "text": Failed(problem=problem).model_dump_json()})
-    if said != "websocket.close":
-        await send({"type": "websocket.close", "code": _close_code(problem), "reason": problem.type})
-
-
-async def _refuse(error: KeyRefused | ScopeMissing | KeysDown, scope: Scope, receive: Receive, send: Send) -> None:
-    problem = _problem(error, scope)
-    response = problems.response(problem, _headers(error))
-    if scope["type"] == "http":
-        await response(scope, receive, send)
-    else:
-        with suppress(OSError, WebSocketDisconnect):  # as above
-            await asyncio.wait_for(_refuse_socket(WebSocket(scope, receive, send), problem, response), PARTING_SECONDS)
-
-
-async def _refuse_socket(websocket: WebSocket, problem: Problem, response: Response) -> None:
-    """In answer to the handshake. A page in a browser cannot see that: who offers our protocol is told in it."""
-    offered = SUBPROTOCOL in websocket.scope.get("subprotocols", ())
-    if not offered and "websocket.http.response" in websocket.scope.get("extensions", {}):
-        await websocket.send_denial_response(response)
-        return
-    await websocket.accept(SUBPROTOCOL if offered else None)
-    await websocket.send_text(Failed(problem=problem).model_dump_json())
-    await websocket.close(_close_code(problem), problem.type)
-
-
-def _problem(error: KeyRefused | ScopeMissing | KeysDown, scope: Scope) -> Problem:
-    problem = problems.of_error(error, scope["state"]["request_id"])
-    assert problem is not None, f"{type(error).__name__} is not in the table"
-    if isinstance(error, KeysDown):
-        logger.error("request %s: %s: %s", problem.request_id, problem.type, error.__cause__)
-    else:
-        logger.info("request %s: %s: %s", problem.request_id, problem.type, problem.detail)
-    return problem
-
-
-def _close_code(problem: Problem) -> int:
-    return problems.CLOSE_CODES + problem.status
-
-
-def _headers(error: KeyRefused | ScopeMissing | KeysDown) -> dict[str, str]:
-    """What RFC 6750 wants of a refusal."""
-    match error:
-        case KeysDown():
-            return {"Retry-After": "1"}
-        case KeyMissing():
-            return {"WWW-Authenticate": "Bearer"}
-        case ScopeMissing():
-            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.needed}"'}
-        case _:
-            return {"WWW-Authenticate": 'Bearer error="invalid_token"'}

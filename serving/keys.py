@@ -79,6 +79,13 @@ def id_in(text: str) -> str | None:
     return shape and shape["key_id"]
 
 
+def checked_id(text: str) -> str:
+    """The id of a key, there or not. Raises OptionError: it is none; nothing is repeated, for it may be a key."""
+    if not _KEY_ID.fullmatch(text):
+        raise OptionError("a key is named by its id, the 12 letters between vsk_ and _: `vidseq keys list` tells it")
+    return text
+
+
 def digest_of(text: str) -> bytes:
     """What is kept in place of a key."""
     return hashlib.sha256(text.encode()).digest()
@@ -124,8 +131,7 @@ def revoke_key(path: Path, key_id: str) -> Key:
     Raises:
         OptionError: there is no such key, or the file cannot be used. What is no id is not repeated: it may be a key.
     """
-    if not _KEY_ID.fullmatch(key_id):
-        raise OptionError("a key is named by its id, the 12 letters between vsk_ and _: `vidseq keys list` tells it")
+    checked_id(key_id)
     list_keys(path)  # a file that is not there is not made either
     with _writing(path) as connection:
         connection.execute(

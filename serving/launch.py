@@ -1,31 +1,41 @@
 """`vidseq serve`: a service on this machine until it is told to stop, with nothing left behind. Knows no deployments.
 
-check the port -> check the model (in a child) -> start a Ray of its own -> ready -> wait for a signal -> stop it all
+check the port -> check the model (in a child) -> start a Ray of its own -> ready -> wait for a signal
+    SIGHUP           -> every replica loads the folder's model -> all take it, or none does
+    SIGTERM, SIGINT  -> unready -> finish what goes on -> stop it all
 """
 
 import http.client
 import os
+import queue
 import secrets
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
+from serving import request_log
+from serving.aftermath import cleaned_up
 from serving.children import none_left_over
+from serving.database.core import Database
+from serving.database.errors import DatabaseDown
+from serving.database.urls import DATABASE
 from serving.keys import KEYS_VARIABLE, list_keys
+from serving.port import held
 from serving.sealing import load_keys, new_key
 from serving.store import Lifetimes, open_store
 from vidseq.config import Limits
 from vidseq.errors import CheckpointError, InputError, OptionError
 
 READY_TIMEOUT_SECONDS = 60.0
+DRAIN_SECONDS = 30.0
+NOTICE_SECONDS = 1.0  # in which whoever asks /readyz may see that it is red, before somebody is sent away
 MAX_TEMP_NAME = 28
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REFUSALS: dict[int, type[InputError]] = {2: CheckpointError, 3: OptionError}  # exit statuses of serving.check
@@ -37,6 +47,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def say_aside(line: str) -> None:
+    """Where standard output is for lines of JSON."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def serve(
     model: str | Path,
     *,
@@ -45,55 +60,94 @@ def serve(
     device: str = "cpu",
     num_replicas: int = 1,
     store: str | None = None,
+    database: str | None = None,
     session_keys: Path | None = None,
     keys: Path | None = None,
     open_to_all: bool = False,
     require_sandbox: bool = False,
+    require_signature: Sequence[Path] | None = None,
     min_share_seen: float = Limits().min_share_seen,
+    docs: bool | None = None,
+    allowed_origins: Collection[str] = (),
+    log: request_log.Form = "text",
+    drain_seconds: float = DRAIN_SECONDS,
     announce: Callable[[str], None] = say,
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
+
+    Requests that are being answered then get up to `drain_seconds` to end; open streams are told to go elsewhere. After
+    SIGHUP what is in the folder `model` then, which may be a link that was switched, takes the place of the model that
+    answers, if every replica can use it; else that one goes on, and why is said on standard error.
 
     What confines the decoders of videos on this machine is said on standard error; with `require_sandbox` it must be
     all that can.
 
     `announce` is called with one line once the service answers. To be called in the main thread of a process that has
     not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `session_keys`;
-    without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service.
+    without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service. The
+    same holds for what is kept in `database` (see serving.database), as the answers to requests with a key.
 
     Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
-    on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits.
+    on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits, `allowed_origins` that
+    of serving.web.WebSettings. `docs`, the page of the API, is shown on the loopback where nothing is said. A model is
+    served only if one of the public keys `require_signature` has signed it; None asks for no signature. A line for each
+    request that is over is printed in the form `log`.
 
     Raises:
-        OptionError: the address cannot be listened on, or not without keys; the device, the store or a file of keys
-            cannot be used; or the kernel does not offer the sandbox that is required.
-        CheckpointError: `model` is not a folder with a model that can be used.
+        OptionError: the address cannot be listened on, or not without keys; the device, the store, the database,
+            a file of keys or an origin cannot be used; or the kernel does not offer the sandbox that is required.
+        CheckpointError: `model` is not a folder with a model that can be used, and that is signed where it must be.
+        RayNotStarted: this machine is too busy.
     """
     assert "ray" not in sys.modules, "Ray reads its environment when it is imported"
-    refuse_taken(host, port)
     access = who_may(host, keys=keys, open_to_all=open_to_all)
+    for origin in allowed_origins:
+        refuse_malformed_origin(origin)
+    shows_docs = _is_loopback(host) if docs is None else docs
     if num_replicas < 1:
         raise OptionError(f"--replicas: {num_replicas}; at least 1 is needed")
     folder = Path(model).resolve()
-    with _signals_put_back(), _scratch_folder() as scratch, none_left_over():
+    told = queue.SimpleQueue[int]()  # signals, which a handler may add while one is being read
+    with (
+        held(host, port),
+        _signals_put_back(told),
+        _scratch_folder() as scratch,
+        request_log.printed(Path(scratch), say) as pipe,
+        none_left_over(),
+        cleaned_up(scratch),
+    ):
         os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=session_keys))
-        outcome = begin_check(folder, device=device, require_sandbox=require_sandbox)
-        from serving import app  # reads the environment above, and takes a while as the child does
+        os.environ.update(_database_environment(scratch, database=database, keys=session_keys))
+        trusted_keys = None if require_signature is None else tuple(key.resolve() for key in require_signature)
+        outcome = begin_check(folder, device=device, require_sandbox=require_sandbox, trusted_keys=trusted_keys)
+        current = Path(scratch) / "model"  # what a replica that starts later on is to load
+        current.symlink_to(folder)
+        from serving import app, arguments, steer  # read the environment above, and take a while as the child does
+        from serving.web import WebSettings
 
         print(outcome(), file=sys.stderr, flush=True)
-        args = app.ServiceArgs(
-            model=str(folder),
+        args = arguments.ServiceArgs(
+            model=str(current),
             device=device,
             keys=None if keys is None else keys.absolute(),
             open=keys is None,
             require_sandbox=require_sandbox,
+            require_signature=trusted_keys,
             limits=Limits(min_share_seen=min_share_seen),
+            log=arguments.RequestLog(form=log, pipe=pipe),
+            web=WebSettings(docs=shows_docs, allowed_origins=frozenset(allowed_origins)),
         )
         try:
             app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))
             url = await_ready(host, port, timeout_seconds=READY_TIMEOUT_SECONDS)
-            announce(f"ready on {url} (docs at /docs), {access}")
-            _wait_for_signal()
+            announce(f"ready on {url}{' (docs at /docs)' if shows_docs else ''}, {access}")
+            for number in _signals(told):
+                if number != signal.SIGHUP:
+                    break
+                _roll_out(Path(model), current=current, announce=announce)
+            _ignore_signals()
+            notice_seconds = NOTICE_SECONDS if number == signal.SIGTERM else 0.0  # nobody balances loads to a terminal
+            steer.drain(notice_seconds=notice_seconds, limit_seconds=drain_seconds)
         finally:
             _ignore_signals()
             app.stop()
@@ -121,39 +175,38 @@ def who_may(host: str, *, keys: Path | None, open_to_all: bool) -> str:
     return "for everybody on this machine: no --keys"
 
 
+def refuse_malformed_origin(origin: str) -> None:
+    """Raises OptionError: no page is of this origin."""
+    from serving.origins import checked_origin  # brings starlette
+
+    try:
+        checked_origin(origin)
+    except ValueError as error:
+        raise OptionError(f"--allow-origin: {error}") from None
+
+
 def _is_loopback(host: str) -> bool:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return all(ip_address(address[0]).is_loopback for *_, address in found)
 
 
-def refuse_taken(host: str, port: int) -> None:
-    """Before Ray has started: its proxy would share the port with another service of the same user.
-
-    Raises:
-        OptionError: the address cannot be listened on.
-    """
-    if not 1 <= port <= 65535:
-        raise OptionError(f"the port is {port}; a number from 1 to 65535 is needed")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of before may linger
-            probe.bind(address)
-    except OSError as error:
-        raise OptionError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
-
-
-def begin_check(folder: Path, *, device: str, require_sandbox: bool) -> Callable[[], str]:
+def begin_check(
+    folder: Path, *, device: str, require_sandbox: bool, trusted_keys: Sequence[Path] | None = None
+) -> Callable[[], str]:
     """Read the whole model in a child, as a replica will; call what is returned for the outcome.
 
-    That is what confines the decoders of videos here, in words.
+    That is what confines the decoders of videos here, in words, and what else is worth saying.
 
     Raises:
-        CheckpointError: not a model that can be used.
+        CheckpointError: not a model that can be used, or not one that is trusted.
         OptionError: not a device that can be used, or not the sandbox that is required.
     """
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "serving.check", folder, device, *["required"] * require_sandbox],
+        [
+            *(sys.executable, "-P", "-m", "serving.check", folder, f"--device={device}"),
+            *["--require-sandbox"] * require_sandbox,
+            *(f"--require-signature={key}" for key in trusted_keys or ()),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -199,7 +252,12 @@ def _environment(scratch: str) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:layers",
         "RAY_worker_niceness": "0",  # Ray's own is 15: everything else on the machine would come before the service
+        # A replica whose model is stuck can finish nothing: Serve would wait for it, and keep its CPUs from the next.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's own figures: any free port, where its fixed ones are those of every other Ray on the machine, too.
+        "AUTOSCALER_METRIC_PORT": "0",
+        "DASHBOARD_METRIC_PORT": "0",
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else a SIGTERM while starting prints a stack and aborts
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
         # glibc gives a CNN's activations back to the system after each batch and asks for them again: a quarter of the
@@ -217,6 +275,22 @@ def _session_environment(scratch: str, *, store: str | None, keys: Path | None) 
     return {"VIDSEQ_SESSION_STORE": url, "VIDSEQ_SESSION_KEYS": words}
 
 
+def _database_environment(scratch: str, *, database: str | None, keys: Path | None) -> dict[str, str]:
+    """Where replicas keep what outlives them. Its tables are made now, and what is wrong is said before all else."""
+    if database is not None and keys is None:
+        raise OptionError(
+            "what is kept in --database outlives the service, and so must the keys that seal it: name a file of them "
+            "with --session-keys"
+        )
+    url = database or f"sqlite:///{scratch}/vidseq.db"
+    with closing(Database(url)) as opened:
+        try:
+            opened.prepare()
+        except DatabaseDown as error:
+            raise OptionError(f"{opened.name} cannot be used now: {error.reason}") from None
+    return {DATABASE: url}
+
+
 def _read_keys(path: Path) -> str:
     load_keys(path)  # says what is wrong with it
     return path.read_text()
@@ -229,9 +303,13 @@ def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 @contextmanager
-def _signals_put_back() -> Iterator[None]:
-    """A SIGTERM while starting unwinds as Ctrl-C does, so that what was begun is ended; handlers are put back."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+def _signals_put_back(told: "queue.SimpleQueue[int]") -> Iterator[None]:
+    """A SIGTERM while starting unwinds as Ctrl-C does, so that what was begun is ended; handlers are put back.
+
+    A SIGHUP waits until the service answers: the model may have been switched after it was loaded.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, *STOP_SIGNALS)}
+    signal.signal(signal.SIGHUP, lambda number, _frame: told.put(number))
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         yield
@@ -240,14 +318,35 @@ def _signals_put_back() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait_for_signal() -> None:
-    told = threading.Event()
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: told.set())  # Ray has put its own on SIGTERM
-    told.wait()
+def _roll_out(model: Path, *, current: Path, announce: Callable[[str], None]) -> None:
+    """Let the replicas answer with what is in the folder `model` now, and `current` lead there; or say why not."""
+    from serving import steer
+
+    folder = model.resolve()
+
+    def switch() -> None:
+        fresh = current.with_suffix(".new")
+        fresh.symlink_to(folder)
+        fresh.replace(current)
+
+    try:
+        num_silent = steer.roll_out(folder, switch=switch)
+        announce(f"the model in {folder} answers now" + f"; {num_silent} replicas did not say so" * (num_silent > 0))
+    except Exception as error:  # whatever it is, the service goes on
+        why = str(error) or type(error).__name__
+        line = f"vidseq: the model in {folder} is refused, and the one before goes on: {why}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _signals(told: "queue.SimpleQueue[int]") -> Iterator[int]:
+    """Signals as they come, one after the other, and before them those that have come already."""
+    for number in (signal.SIGHUP, *STOP_SIGNALS):
+        signal.signal(number, lambda number, _frame: told.put(number))  # Ray has put its own on SIGTERM
+    while True:
+        yield told.get()
 
 
 def _ignore_signals() -> None:
     """From here on to stop is what is being done; to hurry it would leave something behind."""
-    for number in STOP_SIGNALS:
+    for number in (signal.SIGHUP, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)

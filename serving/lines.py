@@ -16,10 +16,12 @@ from starlette.types import Receive, Scope, Send
 
 from serving import problems
 from serving.accept import LINES_TYPE
+from serving.finished import Facts
 from serving.handover import Decoding, labelled
 from serving.parts import Live, PushObserver
 from serving.problems import AnswerTimeout
 from serving.together import beside
+from serving.usage.used import Used
 from vidseq.messages import Applied, Failed, Final, StreamOptions
 from vidseq.schemas import VideoReport
 
@@ -32,17 +34,30 @@ Line = Applied | Final | Failed
 class Passing:
     """A stream that nobody keeps: it lives as long as the request. The Labels of serving.handover."""
 
-    def __init__(self, live: Live, options: StreamOptions) -> None:
+    def __init__(self, live: Live, options: StreamOptions, *, charge: Callable[[Used], None]) -> None:
         self._live = live
+        self._charge = charge
+        self._num_decoded = 0
         self._options = options
         self._session = live.start()
 
     async def push_clip(self, clip: "Clip", *, video: VideoReport) -> Applied:
-        applied, self._session = await self._live.push_clip(self._session, clip, video=video, options=self._options)
+        before = self._session
+        applied, self._session = await self._live.push_clip(before, clip, video=video, options=self._options)
+        self._charge(
+            Used(
+                frames_decoded=video.frames_decoded - self._num_decoded,
+                frames_labelled=len(applied.labels),
+                compute_seconds=self._session.spent.compute_seconds - before.spent.compute_seconds,
+            )
+        )
+        self._num_decoded = video.frames_decoded
         return applied
 
     async def end(self, *, video: VideoReport, seen_until: float | None) -> Final:
-        return self._live.end(self._session, options=self._options, video=video, seen_until=seen_until)
+        final = self._live.end(self._session, options=self._options, video=video, seen_until=seen_until)
+        self._charge(Used(frames_labelled=len(final.labels)))
+        return final
 
 
 class Lines(Response):
@@ -76,17 +91,19 @@ class Lines(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await beside(self._write(send, scope["state"]["request_id"]), _gone(receive))
+            await beside(self._write(send, scope["state"]["request_id"], scope["state"]["facts"]), _gone(receive))
         finally:
             self._decoding.stop()
 
-    async def _write(self, send: Send, request_id: str) -> None:
+    async def _write(self, send: Send, request_id: str, facts: Facts) -> None:
         first = await self._next_line()  # raises: nothing has been said yet
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         line: Line | None = first
         while line is not None:
             body = self._asked_for(line).model_dump_json().encode() + b"\n"
             await self._taken(send({"type": "http.response.body", "body": body, "more_body": True}))
+            if isinstance(line, Failed):
+                facts.problem = line.problem.type
             line = None if isinstance(line, Final | Failed) else await self._next_or_failed(request_id)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

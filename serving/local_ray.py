@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from vidseq.errors import VidseqError
+
 _OBJECT_STORE_BYTES = 256 * 2**20  # neither clips nor frames pass through it
+
+
+class RayNotStarted(VidseqError):
+    code = "ray/not-started"
 
 
 @contextmanager
@@ -24,6 +30,9 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
 
     Args:
         num_cpus: CPUs that the fresh Ray may hand out; None for all of this machine.
+
+    Raises:
+        RayNotStarted: this machine is too busy to start it.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
@@ -39,8 +48,28 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
 
         stack.callback(ray.shutdown)
         with _hushed():
-            ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+            start_ray(**options, logging_level=logging.ERROR, log_to_driver=False)
         yield
+
+
+def start_ray(**options: Any) -> None:
+    """`ray.init(**options)`, with a sentence for a machine on which Ray's processes need longer than Ray waits: 30 s.
+
+    Raises:
+        RayNotStarted: so it is here.
+    """
+    import ray
+
+    try:
+        ray.init(**options)
+    except Exception as error:
+        if type(error) is not Exception:  # Ray has no name for this one (Node.__init__ of Ray 2.60)
+            raise
+        load, num_cpus = os.getloadavg()[0], os.cpu_count()
+        raise RayNotStarted(
+            f"Ray did not start within its 30 seconds: {num_cpus} CPUs have work for {load:.0f} (the load average)"
+            " here; try again when there is less of it"
+        ) from error
 
 
 def _prepare_environment() -> None:

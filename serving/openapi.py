@@ -36,6 +36,30 @@ CONTENT_DIGEST: Docs = {
     "schema": {"type": "string"},
     "example": "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:",
 }
+IDEMPOTENCY_KEY: Docs = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A name for this request, made up by its sender and used for no other, such as a UUID. However "
+    "often it is sent under this name, by the holder of one API key, there is one answer. That is kept for 24 hours "
+    "and given again, with `Idempotency-Replayed: true`. While it is executed, another hears `idempotency/running` "
+    "(409); with another video, other options or another model, `idempotency/mismatch` (422). What is not final is not "
+    "kept: 408, 429, 5xx. Not for application/x-ndjson (422).",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "example": "7f1c0f7e-3f0c-4a4e-9a57-1d0a52b6b0c4",
+}
+ONCE: Docs = {
+    "headers": {
+        "Idempotency-Replayed": {
+            "description": "true: this answer was given before, to the same Idempotency-Key.",
+            "schema": {"type": "string", "enum": ["true"]},
+        },
+        "Idempotency-Kept": {
+            "description": "false: the answer is too large to be kept, and the same Idempotency-Key executes again.",
+            "schema": {"type": "string", "enum": ["false"]},
+        },
+    }
+}
 LINES: Docs = {
     "content": {
         LINES_TYPE: {
@@ -101,7 +125,7 @@ def with_keys(document: Docs, *, prefix: str) -> Docs:
         if part is None:
             continue
         needed = NEEDS[part]
-        refusals = problem_responses(401, 503) if needed is None else problem_responses(401, 403, 503)
+        refusals = problem_responses(401, 429, 503) if needed is None else problem_responses(401, 403, 429, 503)
         for route in verbs.values():
             told = {str(status): words for status, words in refusals.items()} | route["responses"]
             route["responses"] = dict(sorted(told.items()))

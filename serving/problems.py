@@ -9,7 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serving.keyring import KeyRefused, KeysDown, ScopeMissing
+from serving.database.errors import DatabaseDown
+from serving.keyring import KeyMissing, KeyRefused, KeysDown, ScopeMissing
+from serving.rates import RateExceeded
 from serving.store import StoreDown
 from vidseq.errors import (
     ModelNotFound,
@@ -23,6 +25,7 @@ from vidseq.errors import (
     SessionExpired,
     SessionNotFound,
     StateError,
+    TokenError,
     TooManyBytes,
     TooManySessions,
     VideoError,
@@ -92,8 +95,43 @@ class Busy(VidseqError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class KeyBusy(Busy):
+    """One key has all the places, or bytes, that one may have."""
+
+    code = "key/busy"
+
+
+class IdempotencyKeyMalformed(VidseqError):
+    code = "idempotency/malformed"
+
+
+class AskedOtherwise(VidseqError):
+    """The key stands for another request."""
+
+    code = "idempotency/mismatch"
+
+
+class StillRunning(VidseqError):
+    """A request with this key is being executed; `retry_after_seconds` is when to ask again."""
+
+    code = "idempotency/running"
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class NotReady(VidseqError):
     code = "service/not-ready"
+
+
+class Leaving(VidseqError):
+    """The service is about to stop, and takes nothing new."""
+
+    code = "service/leaving"
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping here: ask again, and another one answers")
 
 
 class AnswerTimeout(VidseqError):
@@ -105,13 +143,16 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     MalformedBody: (400, "The body cannot be read"),
     MalformedDigest: (400, "The digest of the body cannot be read"),
     DigestMismatch: (400, "The body is not what was sent"),
+    IdempotencyKeyMalformed: (400, "The idempotency key cannot be read"),
     KeyRefused: (401, "A key is needed"),
     ScopeMissing: (403, "The key is not for this"),
+    TokenError: (403, "The resume token is not good here"),
     ForeignOrigin: (403, "The page is of another origin"),
     ModelNotFound: (404, "No such model"),
     SessionNotFound: (404, "No such session"),
     BodyTimeout: (408, "The body came too slowly"),
     StreamIdle: (408, "The stream was idle"),
+    StillRunning: (409, "The request is still running"),
     SequenceConflict: (409, "Another push is due"),
     PushMismatch: (409, "The push was another one"),
     SessionEnded: (409, "The session has ended"),
@@ -121,21 +162,28 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     BodyTooLarge: (413, "The body is too large"),
     UnsupportedMediaType: (415, "The body is of another type"),
     OptionError: (422, "An option is wrong"),
+    AskedOtherwise: (422, "The key stands for another request"),
     VideoError: (422, "The video cannot be labelled"),
     StateError: (422, "The model cannot go on from here"),
     SessionError: (422, "The session cannot go on"),
     Busy: (429, "The service is full"),
+    KeyBusy: (429, "The key is used too much at once"),
+    RateExceeded: (429, "The key is used too much"),
     TooManySessions: (429, "Too many sessions are open"),
     WindowExceeded: (429, "Too much came at once"),
     NotReady: (503, "The service is not ready"),
+    Leaving: (503, "The service is leaving"),
     KeysDown: (503, "Keys cannot be checked now"),
     StoreDown: (503, "Sessions cannot be kept now"),
+    DatabaseDown: (503, "Answers cannot be kept now"),
     SandboxError: (503, "Videos cannot be decoded now"),
     AnswerTimeout: (504, "The answer took too long"),
 }
 CLOSE_CODES = 4000  # of a WebSocket, plus a status: these thousands are an application's own
+RETRY_AFTER_SECONDS = {429: 10, 503: 1}  # where an error does not know better: sessions end, stores come back
 RETRYABLE = frozenset({408, 429, 503, 504})
-RETRYABLE_TYPES = frozenset({DigestMismatch.code})  # what was damaged on its way may come whole the next time
+# What was damaged on its way may come whole the next time; what still runs will have been answered.
+RETRYABLE_TYPES = frozenset({DigestMismatch.code, StillRunning.code})
 
 
 def of_error(error: VidseqError, request_id: str) -> Problem | None:
@@ -179,6 +227,33 @@ def response(problem: Problem, headers: dict[str, str] | None = None) -> Respons
     )
 
 
+def headers_of(error: VidseqError, problem: Problem) -> dict[str, str]:
+    """When to ask again, of whom something is asked that passes; and what RFC 6750 wants of a refused key."""
+    match error:
+        case Leaving() | NotReady():
+            return {"Retry-After": "1"}
+        case Busy() | StillRunning():
+            return {"Retry-After": str(math.ceil(error.retry_after_seconds))}
+        case RateExceeded():
+            limit, seconds = error.limit, math.ceil(error.retry_after_seconds)
+            unit = ';qu="content-bytes"' if limit.namespace == "bytes" else ""
+            return {
+                "Retry-After": str(seconds),
+                # draft-ietf-httpapi-ratelimit-headers-10
+                "RateLimit-Policy": f'"{limit.namespace}";q={limit.amount};w={limit.get_expiry()}{unit}',
+                "RateLimit": f'"{limit.namespace}";r=0;t={seconds}',
+            }
+        case KeyMissing():
+            return {"WWW-Authenticate": "Bearer"}
+        case KeyRefused():
+            return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        case ScopeMissing():
+            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.needed}"'}
+        case _:
+            seconds_by_status = RETRY_AFTER_SECONDS.get(problem.status)
+            return {} if seconds_by_status is None else {"Retry-After": str(seconds_by_status)}
+
+
 def install(app: FastAPI) -> None:
     """Every error of `app` as a problem; `request.state.request_id` must be set (see envelope.py)."""
 
@@ -188,8 +263,7 @@ def install(app: FastAPI) -> None:
         if problem is None:
             raise error
         logger.info("request %s: %s: %s", problem.request_id, problem.type, problem.detail)
-        headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))} if isinstance(error, Busy) else None
-        return response(problem, headers)
+        return response(problem, headers_of(error, problem))
 
     async def invalid_options(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -19,8 +19,9 @@ from starlette.responses import Response
 
 from serving import openapi
 from serving.admission import Admission
-from serving.body import media_type, receive_bytes
-from serving.callers import owner_of, refuse_unknown, streaming
+from serving.body import Pace, media_type, receive_bytes
+from serving.callers import key_of, owner_of, refuse_unknown, streaming
+from serving.finished import Facts
 from serving.parts import PushObserver, Sessions
 from serving.problems import AnswerTimeout
 from vidseq.config import first_mistake
@@ -41,7 +42,7 @@ def session_router(
     *,
     models: Callable[[], Models],
     admission: Admission,
-    body_timeout_seconds: float,
+    pace: Pace,
     answer_timeout_seconds: float,
     observe_push: PushObserver,
 ) -> APIRouter:
@@ -59,21 +60,21 @@ def session_router(
     @router.post(
         "",
         status_code=201,
-        responses=openapi.problem_responses(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+        responses=openapi.problem_responses(400, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504),
         openapi_extra={"requestBody": openapi.json_body(Open), "parameters": [openapi.CONTENT_DIGEST]},
     )
     async def open_session(request: Request, response: Response) -> Ready:
         """Begin a stream of pictures, or go on with one that a resume token holds."""
-        with admission.place() as hold:
+        with admission.place(key_of(request)) as hold:
             body = await receive_bytes(
                 request,
                 ["application/json"],
                 max_bytes=MAX_OPEN_BYTES,
-                timeout_seconds=body_timeout_seconds,
+                pace=pace,
                 hold=hold,
             )
             asked = _asked(body)
-            refuse_unknown(asked.model, models())
+            request.state.facts.model = refuse_unknown(asked.model, models()).name
             async with in_time():
                 stream = await streaming(sessions).open(asked, owner=owner_of(request))
         response.headers["Location"] = f"/v1/sessions/{stream.ready.session}"
@@ -88,18 +89,20 @@ def session_router(
         """Label the next frames. A push that was applied before gets the answer that it got then."""
         kept = streaming(sessions)
         begun = time.perf_counter()
-        with admission.place() as hold:
+        with admission.place(key_of(request)) as hold:
             body = await receive_bytes(
                 request,
                 [FRAMES_TYPE, *IMAGE_FORMATS],
                 max_bytes=kept.settings.max_push_bytes,
-                timeout_seconds=body_timeout_seconds,
+                pace=pace,
                 hold=hold,
             )
             packed = _packed(body, IMAGE_FORMATS.get(media_type(request)), seconds)
             async with in_time():
                 applied = await kept.put(session, sequence=sequence, push=packed, owner=owner_of(request))
-        observe_push(applied, seconds=time.perf_counter() - begun)
+        facts: Facts = request.state.facts
+        facts.model = kept.info.name
+        facts.counting(observe_push)(applied, seconds=time.perf_counter() - begun)
         return applied
 
     @router.get("/{session}", responses=openapi.problem_responses(404, 409, 410, 422, 500, 503, 504))

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from serving.sealing import Tokens
 from serving.store import Kept, Lifetimes, Record, Store, absent
+from serving.usage.used import Charge, Used, uncharged
 from vidseq.config import Config, PositiveInt, Sampling
 from vidseq.errors import ModelReplaced, PushMismatch, SequenceConflict, SessionEnded, SessionError, StateError
 from vidseq.messages import (
@@ -56,13 +57,15 @@ class _Meta(BaseModel):
     """What does not change during a session: kept beside its state, and inside its tokens."""
 
     model: ModelInfo
+    continuity: str = ""  # of Live; sessions that began before it was written know their model alone
     options: StreamOptions
 
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Where a stream stands, and where that is kept. `record` is None where the client keeps it."""
+    """Where a stream stands, with which model, and where that is kept. `record` is None where the client keeps it."""
 
+    live: Live
     session: Session
     options: StreamOptions
     record: Record | None
@@ -73,14 +76,19 @@ class Sessions:
     """Streams of one model. Store calls block, so they are made in threads.
 
     Args:
-        live: the model.
+        live: the model. Another may take its place at any time: each push is answered by the one that is there when it
+            begins, and a stream that cannot go on with it hears ModelReplaced.
         store: where sessions are kept.
         tokens: how sessions are sealed that their clients keep.
         settings: windows and lifetimes.
+        charge: told of what each push has cost whose stream it is, once it counts.
     """
 
-    def __init__(self, live: Live, *, store: Store, tokens: Tokens, settings: SessionSettings) -> None:
+    def __init__(
+        self, live: Live, *, store: Store, tokens: Tokens, settings: SessionSettings, charge: Charge = uncharged
+    ) -> None:
         self.live = live
+        self.charge = charge
         self.store = store
         self.settings = settings
         self._tokens = tokens
@@ -105,14 +113,15 @@ class Sessions:
                 raise _ended(place.record)
             return Stream(self, place, missed)
         if asked.resume is not None and asked.resume.token is not None:
-            session, options = self._open_token(asked.resume.token, owner)
+            place = self._open_token(asked.resume.token, owner)
         else:
-            session, options = self.live.start(), asked.options
-        record = None
+            live = self.live
+            place = _Place(live, live.start(), asked.options, None, owner)
         if asked.keep == "service":
-            record = self._record(session, options, owner)
+            record = self._record(place)
             await asyncio.to_thread(self.store.create, record)
-        return Stream(self, _Place(session, options, record, owner), ())
+            place = replace(place, record=record)
+        return Stream(self, place, ())
 
     async def put(self, session_id: str, *, sequence: int, push: bytes, owner: str) -> Applied:
         """Apply push number `sequence`; one that was applied before is answered with what was said then.
@@ -147,11 +156,11 @@ class Sessions:
         place = await self.read(session_id, owner=owner, may_have_ended=True)
         record, session = place.record, place.session
         assert record is not None
-        actions = self.live.actions(session)
+        actions = place.live.actions(session)
         lifetimes = self.settings.lifetimes
         return Standing(
             session=session_id,
-            model=self.info,
+            model=place.live.info,
             next_sequence=session.sequence,
             last_seconds=session.pace.last_seconds,
             num_frames=session.track.num_frames,
@@ -176,15 +185,20 @@ class Sessions:
         _refuse_foreign(record, owner)
         await asyncio.to_thread(self.store.delete, session_id)
 
+    async def forget_all(self, *, owner: str) -> int:
+        """Leave nothing of any session of an owner; how many were alive. Whoever pushes to one finds it no more."""
+        return await asyncio.to_thread(self.store.forget_all, owner)
+
     def ready(self, place: _Place) -> Ready:
-        session, rate = place.session, self.live.config.sampling.frames_per_second
+        session, config = place.session, place.live.config
+        rate = config.sampling.frames_per_second
         return Ready(
             session=None if place.record is None else place.record.session_id,
-            model=self.info,
+            model=place.live.info,
             next_sequence=session.sequence,
             last_seconds=session.pace.last_seconds,
             frames_per_second=None if rate == "native" else rate,
-            lookahead_seconds=self.live.config.heads.lookahead_seconds,
+            lookahead_seconds=config.heads.lookahead_seconds,
             window_pushes=self.settings.window_pushes,
             window_bytes=self.settings.window_bytes,
             max_push_bytes=self.settings.max_push_bytes,
@@ -193,8 +207,8 @@ class Sessions:
 
     def token(self, place: _Place) -> str:
         """The stream as its client may keep it: only a service with the same key reads it."""
-        meta = self._meta(place.options).encode()
-        payload = len(meta).to_bytes(4, "little") + meta + self.live.to_bytes(place.session)
+        meta = _meta(place).encode()
+        payload = len(meta).to_bytes(4, "little") + meta + place.live.to_bytes(place.session)
         lifetime_seconds = self.settings.lifetimes.absolute_seconds
         return self._tokens.seal(payload, owner=place.owner, lifetime_seconds=lifetime_seconds)
 
@@ -203,8 +217,16 @@ class Sessions:
         _refuse_foreign(record, owner)
         if record.ended and not may_have_ended:
             raise _ended(record)
-        meta = self._checked(record.meta)
-        return _Place(self.live.from_bytes(record.state), meta.options, record, owner)
+        live = self.live
+        meta = _checked(record.meta, live)
+        return _Place(live, live.from_bytes(record.state), meta.options, record, owner)
+
+    def with_newest_model(self, place: _Place) -> _Place:
+        """The stream in the hands of the model that answers now. Raises ModelReplaced."""
+        live = self.live
+        if live is not place.live:
+            _refuse_other(live, began=place.live.info, continuity=place.live.continuity)
+        return replace(place, live=live)
 
     def _missed(self, place: _Place, received: int) -> tuple[ServiceMessage, ...]:
         """The answers from `received` on, up to where `place` stands: an old connection may still be going on."""
@@ -215,37 +237,21 @@ class Sessions:
             raise SessionError(f"the answer to push {received} is due, and no longer kept: {len(due):,} came since")
         return tuple(read_service_message(kept[sequence].answer) for sequence in due)
 
-    def _open_token(self, token: str, owner: str) -> tuple[Session, StreamOptions]:
+    def _open_token(self, token: str, owner: str) -> _Place:
         payload = self._tokens.open(token, owner=owner)
         end = 4 + int.from_bytes(payload[:4], "little")
-        meta = self._checked(payload[4:end])
-        return self.live.from_bytes(payload[end:]), meta.options
+        live = self.live
+        meta = _checked(payload[4:end], live)
+        return _Place(live, live.from_bytes(payload[end:]), meta.options, None, owner)
 
-    def _meta(self, options: StreamOptions) -> str:
-        model = self.info.model_copy(update={"action_labels": (), "frame_labels": ()})
-        return _Meta(model=model, options=options).model_dump_json()
-
-    def _checked(self, text: str | bytes) -> _Meta:
-        try:
-            meta = _Meta.model_validate_json(text)
-        except ValidationError:
-            raise StateError("the stream began with a version of vidseq that this one does not understand") from None
-        began, here = meta.model, self.info
-        if began.sha256 != here.sha256:
-            raise ModelReplaced(
-                f"the stream began with model {began.name} {began.version} ({began.sha256[:12]}), "
-                f"and this is {here.name} {here.version} ({here.sha256[:12]}): begin a new one"
-            )
-        return meta
-
-    def _record(self, session: Session, options: StreamOptions, owner: str) -> Record:
+    def _record(self, place: _Place) -> Record:
         now = time.time()
         return Record(
             session_id=secrets.token_urlsafe(16),
-            owner=owner,
-            sequence=session.sequence,
-            state=self.live.to_bytes(session),
-            meta=self._meta(options),
+            owner=place.owner,
+            sequence=place.session.sequence,
+            state=place.live.to_bytes(place.session),
+            meta=_meta(place),
             ended=False,
             created_seconds=now,
             touched_seconds=now,
@@ -261,10 +267,11 @@ class Stream:
         self.ready = sessions.ready(place)
         self.missed = tuple(missed)
         self.options = place.options
+        self._num_decoded = 0  # of a video, so far on this connection
 
     @property
     def sampling(self) -> Sampling:
-        return self._sessions.live.sampling(self.options)
+        return self._place.live.sampling(self.options)
 
     @property
     def clock(self) -> Clock | None:
@@ -282,19 +289,24 @@ class Stream:
         Raises:
             OptionError: not a push. StreamRefused: a rule of the stream refuses it.
             SequenceConflict, SessionEnded, SessionExpired: another connection has gone on with this session.
+            ModelReplaced: by one with which it cannot go on.
         """
         frames = unpack_frames(push)
-        live, session = self._sessions.live, self._place.session
-        applied, after = await live.push(
-            session, frames, options=self.options, born_seconds=born_seconds, notices=notices
+        place = self._place = self._sessions.with_newest_model(self._place)
+        applied, after = await place.live.push(
+            place.session, frames, options=self.options, born_seconds=born_seconds, notices=notices
         )
-        return (await self._commit((applied,), after, [digest(push)]))[0]
+        return (await self._commit((applied,), after, [digest(push)], num_decoded=len(applied.labels)))[0]
 
     async def push_clip(self, clip: Clip, *, video: VideoReport, notices: Sequence[Notice] = ()) -> Applied:
         """The same for frames of a video that have been decoded and sampled here."""
-        live, session = self._sessions.live, self._place.session
-        applied, after = await live.push_clip(session, clip, video=video, options=self.options, notices=notices)
-        return (await self._commit((applied,), after, [digest(clip.seconds_T.tobytes())]))[0]
+        place = self._place = self._sessions.with_newest_model(self._place)
+        applied, after = await place.live.push_clip(
+            place.session, clip, video=video, options=self.options, notices=notices
+        )
+        before, self._num_decoded = self._num_decoded, video.frames_decoded
+        digests = [digest(clip.seconds_T.tobytes())]
+        return (await self._commit((applied,), after, digests, num_decoded=video.frames_decoded - before))[0]
 
     async def skip(self, dropped: Sequence[tuple[bytes, Notice]]) -> tuple[Applied, ...]:
         """Pushes that nobody looked at: the digest of each and what is told of it. They are answered in their turn."""
@@ -303,7 +315,7 @@ class Stream:
             Applied(sequence=session.sequence + index, notices=(notice,)) for index, (_, notice) in enumerate(dropped)
         )
         after = replace(session, sequence=session.sequence + len(answers))
-        return await self._commit(answers, after, [push_digest for push_digest, _ in dropped])
+        return await self._commit(answers, after, [push_digest for push_digest, _ in dropped], num_decoded=0)
 
     async def end(self, *, video: VideoReport | None, seen_until: float | None) -> Final:
         """The last answer; asked again, the same. Raises NothingSampled."""
@@ -311,7 +323,7 @@ class Stream:
         session, record = place.session, place.record
         if record is not None and record.ended:
             return await self._last_answer(record)
-        final = sessions.live.end(session, options=self.options, video=video, seen_until=seen_until)
+        final = place.live.end(session, options=self.options, video=video, seen_until=seen_until)
         if record is not None:
             ended = self._next_record(record, replace(session, sequence=session.sequence + 1), ended=True)
             kept = {record.sequence: Kept(b"", final.model_dump_json().encode())}
@@ -323,6 +335,7 @@ class Stream:
                     raise
                 return await self._last_answer(there)  # another connection was first
             self._place = replace(place, record=ended)
+        sessions.charge(place.owner, Used(frames_labelled=len(final.labels)))
         return final
 
     async def _last_answer(self, record: Record) -> Final:
@@ -331,12 +344,18 @@ class Stream:
         return Final.model_validate_json(kept.answer)
 
     async def _commit(
-        self, answers: tuple[Applied, ...], after: Session, digests: Sequence[bytes]
+        self, answers: tuple[Applied, ...], after: Session, digests: Sequence[bytes], *, num_decoded: int
     ) -> tuple[Applied, ...]:
         """The pushes count from here on, if nobody else was first."""
         place, sessions = self._place, self._sessions
+        used = Used(
+            frames_decoded=num_decoded,
+            frames_labelled=sum(len(applied.labels) for applied in answers),
+            compute_seconds=after.spent.compute_seconds - place.session.spent.compute_seconds,
+        )
         if place.record is None:
             self._place = replace(place, session=after)
+            sessions.charge(place.owner, used)
             return tuple([await asyncio.to_thread(self._with_token, applied) for applied in answers])
         record = self._next_record(place.record, after, ended=False)
         kept = {
@@ -348,6 +367,7 @@ class Stream:
         except SequenceConflict:
             return await self._adopt(answers, digests)
         self._place = replace(place, session=after, record=record)
+        sessions.charge(place.owner, used)
         return answers
 
     async def _adopt(self, answers: tuple[Applied, ...], digests: Sequence[bytes]) -> tuple[Applied, ...]:
@@ -374,9 +394,32 @@ class Stream:
         return replace(
             record,
             sequence=session.sequence,
-            state=self._sessions.live.to_bytes(session),
+            state=self._place.live.to_bytes(session),
             ended=ended,
             touched_seconds=time.time(),
+        )
+
+
+def _meta(place: _Place) -> str:
+    model = place.live.info.model_copy(update={"action_labels": (), "frame_labels": ()})
+    return _Meta(model=model, continuity=place.live.continuity, options=place.options).model_dump_json()
+
+
+def _checked(text: str | bytes, live: Live) -> _Meta:
+    try:
+        meta = _Meta.model_validate_json(text)
+    except ValidationError:
+        raise StateError("the stream began with a version of vidseq that this one does not understand") from None
+    _refuse_other(live, began=meta.model, continuity=meta.continuity)
+    return meta
+
+
+def _refuse_other(live: Live, *, began: ModelInfo, continuity: str) -> None:
+    here = live.info
+    if began.sha256 != here.sha256 and continuity != live.continuity:
+        raise ModelReplaced(
+            f"the stream began with model {began.name} {began.version} ({began.sha256[:12]}), "
+            f"and this is {here.name} {here.version} ({here.sha256[:12]}): begin a new one"
         )
 
 

@@ -12,12 +12,11 @@ for `remembered_seconds`, so that whoever comes too late hears that it has expir
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Protocol
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
+from serving.files import sqlite_path
 from serving.sealing import Vault
 from vidseq.config import Config, PositiveInt
 from vidseq.errors import (
@@ -130,6 +129,15 @@ class Store(Protocol):
     def delete(self, session_id: str) -> None:
         """Forget a session and its answers. To forget what is not there is no error."""
 
+    def forget_all(self, owner: str) -> int:
+        """Forget every session of an owner; how many were alive. Nothing of them is left in a file of the store."""
+
+    def sweep(self) -> int:
+        """Leave nothing of sessions that have expired but their names, for a while; how many there were.
+
+        To be called now and then: whoever asks for an expired session hears so without it.
+        """
+
     def close(self) -> None:
         """Give back files and connections."""
 
@@ -152,20 +160,12 @@ def _open_plain(url: str, lifetimes: Lifetimes) -> Store:
     if scheme == "sqlite":
         from serving.store_sqlite import SqliteStore  # each is imported where it is meant, with its libraries
 
-        return SqliteStore(_sqlite_path(url), lifetimes=lifetimes)
+        return SqliteStore(sqlite_path(url), lifetimes=lifetimes)
     if scheme in ("redis", "rediss"):
         from serving.store_redis import RedisStore
 
         return RedisStore(url, lifetimes=lifetimes)
     raise OptionError("a store's URL begins with sqlite:///, redis:// or rediss://")
-
-
-def _sqlite_path(url: str) -> Path:
-    """The absolute path in sqlite:///path. A store in memory is refused: other processes would not see it."""
-    parts = urlsplit(url)
-    if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
-        raise OptionError("a SQLite store is a file with an absolute path: sqlite:///path/to/sessions.db")
-    return Path("/" + unquote(parts.path).lstrip("/"))
 
 
 class SealedStore:
@@ -179,6 +179,8 @@ class SealedStore:
         self._store = store
         self._vault = vault
         self.delete = store.delete
+        self.forget_all = store.forget_all
+        self.sweep = store.sweep
         self.close = store.close
 
     def create(self, record: Record) -> None:

@@ -84,7 +84,24 @@ redis.call('ZADD', owner, 'XX', expires, name)
 return {'done'}
 """
 
+# Of those that have expired only names are left. At most so many at a time: Redis does nothing else meanwhile.
+_FORGET = """
+local sessions, owner = KEYS[1], KEYS[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local names = redis.call('ZRANGE', owner, 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
+local alive = 0
+for i = 1, #names, 2 do
+  redis.call('DEL', 'vidseq:session:' .. names[i], 'vidseq:answers:' .. names[i])
+  redis.call('ZREM', sessions, names[i])
+  redis.call('ZREM', owner, names[i])
+  if tonumber(names[i + 1]) > now then alive = alive + 1 end
+end
+return {#names == 0 and 'done' or 'more', alive}
+"""
+
 _SESSIONS = "vidseq:sessions"
+_FORGOTTEN_AT_ONCE = 500
 _FIELDS = ("session_id", "owner", "sequence", "state", "meta", "ended", "created", "touched")
 
 
@@ -110,6 +127,7 @@ class RedisStore:
             raise OptionError("the store's URL cannot be read: redis://:password@host:port/number is needed") from None
         self._create = self._redis.register_script(_CREATE)
         self._replace = self._redis.register_script(_REPLACE)
+        self._forget = self._redis.register_script(_FORGET)
 
     def create(self, record: Record) -> None:
         limits = self._lifetimes
@@ -182,6 +200,17 @@ class RedisStore:
             pipeline.zrem(_SESSIONS, session_id)
             pipeline.zrem(_owner((owner or b"").decode()), session_id)
             pipeline.execute()
+
+    def forget_all(self, owner: str) -> int:
+        word, num_forgotten = "more", 0
+        while word == "more":
+            word, num_alive = _run(self._forget, [_SESSIONS, _owner(owner)], _FORGOTTEN_AT_ONCE)
+            num_forgotten += num_alive
+        return num_forgotten
+
+    def sweep(self) -> int:
+        """Redis has done it by itself."""
+        return 0
 
     def close(self) -> None:
         self._redis.close()

@@ -4,27 +4,28 @@
     answers    of the last pushes, a row each; they go with their session
     expired    names of sessions that were swept
 
-Every session is looked at through `expires_at`, so that sweeping is about space alone: each new session removes some of
-those that have expired. In WAL mode a process that is killed leaves a sound file; power that fails may take the last
-pushes with it (synchronous=NORMAL), after which the session stands a little earlier, and says so. Not for a file system
-that several machines share.
+Every session is looked at through `expires_at`; each new one sweeps away some of those that have expired, so that the
+file does not grow, and `sweep` all of them. What is deleted is overwritten (secure_delete), also in the WAL, where
+pages would lie as they once were until it is written over: it is emptied. In WAL mode a process that is killed leaves a
+sound file; power that fails may take the last pushes with it (synchronous=NORMAL), after which the session stands a
+little earlier, and says so. Not for a file system that several machines share.
 """
 
-import fcntl
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
 
+from serving.files import alone, make_private
 from serving.store import Kept, Lifetimes, Record, StoreDown, absent, check_step, too_many
 from vidseq.errors import OptionError, SequenceConflict, SessionEnded, SessionError
 
 SCHEMA = 1
 BUSY_SECONDS = 10.0  # waiting for writers of other processes; a write takes a millisecond
+EMPTY_SECONDS = 0.5  # waiting for readers of other processes to leave the WAL
 SWEPT_AT_ONCE = 64
 _MAX_INTEGER = 2**63 - 1  # of SQLite; a caller may name any number
 
@@ -140,6 +141,24 @@ class SqliteStore:
             connection.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
             connection.execute("DELETE FROM expired WHERE session_id = ?", (session_id,))
 
+    def forget_all(self, owner: str) -> int:
+        with self._transaction() as connection:
+            found = connection.execute("SELECT expires_at > ? FROM sessions WHERE owner = ?", (time.time(), owner))
+            num_alive: int = sum(alive for (alive,) in found)
+            connection.execute("DELETE FROM sessions WHERE owner = ?", (owner,))
+        if not self._empty_wal():
+            raise StoreDown("the sessions are deleted, but a reader keeps old pages of the store in use: ask again")
+        return num_alive
+
+    def sweep(self) -> int:
+        num_swept, swept = 0, 1
+        while swept:
+            with self._transaction():
+                swept = self._sweep(time.time())
+            num_swept += swept
+        self._empty_wal()  # if somebody reads there, the next one does it
+        return num_swept
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
@@ -159,8 +178,8 @@ class SqliteStore:
         dead = "SELECT 1 FROM sessions WHERE session_id = ? UNION ALL SELECT 1 FROM expired WHERE session_id = ?"
         return absent(expired=self._connection.execute(dead, (session_id, session_id)).fetchone() is not None)
 
-    def _sweep(self, now: float) -> None:
-        """Some of what has expired: more than one for each new session, so that a file does not grow for ever."""
+    def _sweep(self, now: float) -> int:
+        """Some of what has expired, and how many sessions that was."""
         limit, connection = SWEPT_AT_ONCE, self._connection
         rows = connection.execute(
             "SELECT session_id, expires_at FROM sessions WHERE expires_at <= ? LIMIT ?", (now, limit)
@@ -171,6 +190,17 @@ class SqliteStore:
             "DELETE FROM expired WHERE session_id IN (SELECT session_id FROM expired WHERE expires_at <= ? LIMIT ?)",
             (now - self._lifetimes.remembered_seconds, limit),
         )
+        return len(rows)
+
+    def _empty_wal(self) -> bool:
+        """Every page goes where it belongs, and what it once was is gone. False: somebody still reads it as it was."""
+        with self._lock, _failures_told():
+            self._connection.execute(f"PRAGMA busy_timeout = {EMPTY_SECONDS * 1000:.0f}")  # nobody writes meanwhile
+            try:
+                (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        return not busy
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -188,7 +218,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         OptionError: the file cannot be opened, is no database, or that of another version.
     """
     try:
-        with _alone(path.parent):
+        with alone(path.parent):
             return _open(path)
     except OSError as error:
         raise _unusable(path, error.strerror) from None
@@ -196,22 +226,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise _unusable(path, error) from None
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time: of two that bring a new file into WAL mode at once, one would fail without waiting."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _open(path: Path) -> sqlite3.Connection:
-    # Never open()ed here where it exists: closing it again would drop the locks of this process's connections.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    path.chmod(0o600)
+    make_private(path)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         version = _prepare(connection)
@@ -228,6 +244,7 @@ def _prepare(connection: sqlite3.Connection) -> int:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     with connection:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -11,7 +11,7 @@ moment in which it notices.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import ExitStack
 
 from starlette.requests import ClientDisconnect
@@ -20,7 +20,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from serving import problems
 from serving.admission import Admission, Workers
 from serving.backlog import Backlog, Inflow, Waiting
-from serving.callers import owner_of, refuse_foreign_page, refuse_unknown, streaming
+from serving.callers import key_of, owner_of, refuse_foreign_page, refuse_unknown, streaming
+from serving.finished import Facts
 from serving.handover import Decoding, labelled
 from serving.parts import Decode, PushObserver, Sessions, Stream
 from serving.problems import BodyTooLarge, StreamIdle
@@ -54,7 +55,7 @@ class StreamSettings(Config):
 
     `max_held_bytes` bounds the videos with an index at their end, which are held whole, all together. A client that
     sends nothing for `idle_timeout_seconds` while nothing is owed to it is cut off, and so is one that does not take
-    an answer for `send_timeout_seconds`. `allowed_origins` are pages of other hosts, such as https://example.org.
+    an answer for `send_timeout_seconds`.
     """
 
     max_streams: PositiveInt = 256
@@ -64,7 +65,6 @@ class StreamSettings(Config):
     open_timeout_seconds: PositiveSeconds = 10.0
     idle_timeout_seconds: PositiveSeconds = 300.0
     send_timeout_seconds: PositiveSeconds = 60.0
-    allowed_origins: frozenset[str] = frozenset()
 
 
 class Socket:
@@ -108,6 +108,8 @@ class Streams:
         models: what is loaded.
         admission, workers: places and threads in which videos are decoded, shared with those that come as bodies.
         settings: what all this may cost.
+        allowed_origins: pages of other hosts that may open a stream.
+        key_share: what one key may have of all places, and of all bytes.
         observe_push: told of each push that is answered.
     """
 
@@ -120,6 +122,8 @@ class Streams:
         admission: Admission,
         workers: Workers,
         settings: StreamSettings,
+        allowed_origins: Collection[str],
+        key_share: float,
         observe_push: PushObserver,
     ) -> None:
         self._sessions = sessions
@@ -128,10 +132,13 @@ class Streams:
         self._admission = admission
         self._workers = workers
         self._settings = settings
+        self._allowed_origins = allowed_origins
         self._observe_push = observe_push
         self._places = Admission(
             max_requests=settings.max_streams,
             max_bytes=settings.max_held_bytes,
+            max_body_bytes=settings.max_index_at_end_bytes,
+            share=key_share,
             retry_after_seconds=1.0,
         )
 
@@ -153,19 +160,21 @@ class Streams:
             logger.info("request %s: the client went away", request_id)
 
     async def _converse(self, socket: Socket, websocket: WebSocket) -> None:
-        refuse_foreign_page(websocket.headers, self._settings.allowed_origins)
-        with self._places.place() as hold:
+        refuse_foreign_page(websocket.headers, self._allowed_origins)
+        with self._places.place(key_of(websocket)) as hold:
             asked = await self._first_message(socket)
-            refuse_unknown(asked.model, self._models())
+            facts: Facts = websocket.state.facts
+            facts.model = refuse_unknown(asked.model, self._models()).name
+            observe_push = facts.counting(self._observe_push)
             stream = await streaming(self._sessions).open(asked, owner=owner_of(websocket))
             for message in (stream.ready, *stream.missed):
                 await socket.tell(message)
             if any(isinstance(message, Final) for message in stream.missed):
                 return
             if asked.input == "video":
-                await self._label_video(socket, stream, hold)
+                await self._label_video(socket, stream, hold, observe_push, key=key_of(websocket))
             else:
-                await self._label_frames(socket, stream)
+                await self._label_frames(socket, stream, observe_push)
 
     async def _first_message(self, socket: Socket) -> Open:
         timeout_seconds = self._settings.open_timeout_seconds
@@ -181,7 +190,7 @@ class Streams:
             raise OptionError("the first message opens the stream")
         return asked
 
-    async def _label_frames(self, socket: Socket, stream: Stream) -> None:
+    async def _label_frames(self, socket: Socket, stream: Stream, observe_push: PushObserver) -> None:
         ready = stream.ready
         backlog = Backlog(
             when_full=stream.options.when_full,
@@ -189,36 +198,48 @@ class Streams:
             max_pushes=ready.window_pushes,
             max_bytes=ready.window_bytes,
         )
-        await beside(self._answer_pushes(socket, stream, backlog), self._listen(socket, backlog))
+        await beside(self._answer_pushes(socket, stream, backlog, observe_push), self._listen(socket, backlog))
 
-    async def _answer_pushes(self, socket: Socket, stream: Stream, backlog: Backlog) -> None:
+    async def _answer_pushes(
+        self, socket: Socket, stream: Stream, backlog: Backlog, observe_push: PushObserver
+    ) -> None:
         while (taken := await backlog.take()) is not None:
             if isinstance(taken, Waiting):
                 applied = await stream.push(taken.push, born_seconds=taken.born_seconds)
-                self._observe_push(applied, seconds=time.perf_counter() - taken.born_seconds)
+                observe_push(applied, seconds=time.perf_counter() - taken.born_seconds)
                 await socket.tell(applied)
             else:
                 for applied in await stream.skip(taken):
                     await socket.tell(applied)
         await socket.tell(await stream.end(video=None, seen_until=stream.seen_until))
 
-    async def _label_video(self, socket: Socket, stream: Stream, hold: Callable[[int], None]) -> None:
+    async def _label_video(
+        self,
+        socket: Socket,
+        stream: Stream,
+        hold: Callable[[int], None],
+        observe_push: PushObserver,
+        *,
+        key: str | None,
+    ) -> None:
         inflow = Inflow(max_bytes=stream.ready.window_bytes)
         with Incoming(max_bytes=self._settings.max_video_bytes) as incoming, ExitStack() as holding:
-            holding.enter_context(self._admission.place())
+            holding.enter_context(self._admission.place(key))
             decoding = Decoding(self._decode(incoming, sampling=stream.sampling, clock=stream.clock))
             self._workers.begin(decoding.run, holding=holding.pop_all())  # a place is given up by the thread
             try:
                 await beside(
-                    self._answer_video(socket, stream, decoding),
+                    self._answer_video(socket, stream, decoding, observe_push),
                     self._listen(socket, inflow),
                     self._pour(socket, inflow, incoming, hold),
                 )
             finally:
                 decoding.stop()
 
-    async def _answer_video(self, socket: Socket, stream: Stream, decoding: Decoding) -> None:
-        async for message in labelled(decoding, stream, observe=self._observe_push):
+    async def _answer_video(
+        self, socket: Socket, stream: Stream, decoding: Decoding, observe_push: PushObserver
+    ) -> None:
+        async for message in labelled(decoding, stream, observe=observe_push):
             await socket.tell(message)
 
     async def _pour(self, socket: Socket, inflow: Inflow, incoming: Incoming, hold: Callable[[int], None]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
-from require import need
-from running import free_port
+
+from tests.require import need
+from tests.running import free_port
 
 PASSWORD = "correct-horse"
 START_SECONDS = 20.0

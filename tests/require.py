@@ -5,14 +5,19 @@ REQUIRE="make docker" make test     a skip for want of make or docker is a failu
 
 import os
 import shutil
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+# Where Debian puts servers, and not everybody's PATH looks.
+SERVERS = ["/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]
+
 
 def need(tool: str) -> str:
     """The path of an executable."""
-    return shutil.which(tool) or missing(tool, f"{tool} is not installed")
+    path = os.pathsep.join([os.environ["PATH"], *SERVERS])
+    return shutil.which(tool, path=path) or missing(tool, f"{tool} is not installed")
 
 
 def missing(name: str, why: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import IO
 
 VIDSEQ = Path(sys.executable).with_name("vidseq")
-START_SECONDS = 150.0  # 15 on an idle machine
+START_SECONDS = 240.0  # 15 on an idle machine
 STOP_SECONDS = 60.0
+MAX_OUTPUT_BYTES = 2**20
+UNCHOSEN_PORTS = range(20_000, 32_768)  # below: Ray's workers; above: Linux's ip_local_port_range
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,16 @@ class Service:
         return {self.process.pid, *descendants(self.process.pid)}
 
     def said(self) -> str:
-        self.output.seek(0)
-        return self.output.read().decode()
+        # Not by seeking: the service writes where its reader would stand.
+        return os.pread(self.output.fileno(), MAX_OUTPUT_BYTES, 0).decode()
 
 
 @contextmanager
 def running_service(model: Path, *options: str) -> Iterator[Service]:
-    """`vidseq serve model`, ready; at the end it is told to stop, and nothing of it may be left."""
+    """`vidseq serve model`, ready and having said so; at the end it is told to stop, and nothing of it may be left."""
     with started_service(model, *options) as service:
         deadline = time.monotonic() + START_SECONDS
-        while status(service.port, "/readyz") != 200:
+        while status(service.port, "/readyz") != 200 or "ready on " not in service.said():
             assert service.process.poll() is None, service.said()
             assert time.monotonic() < deadline, f"not ready: {service.said()}"
             time.sleep(0.1)
@@ -102,9 +105,11 @@ def status(port: int, path: str) -> int | None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nobody has, and that the kernel gives to nobody who lets it choose, as Ray does."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", secrets.choice(UNCHOSEN_PORTS))) as server:
+            port: int = server.getsockname()[1]
+            return port
 
 
 def descendants(pid: int) -> set[int]:
@@ -139,26 +144,48 @@ def name_of(pid: int) -> str:
     return ""
 
 
-def listeners(pids: set[int]) -> list[tuple[str, IPv4Address | IPv6Address]]:
-    """The name and the address of every TCP socket on which one of these processes listens."""
-    addresses = _listening_addresses()
+@dataclass(frozen=True)
+class Listener:
+    """A socket on which somebody waits for whoever comes: `kind` is tcp or udp."""
+
+    name: str
+    kind: str
+    address: IPv4Address | IPv6Address
+    port: int
+
+    @property
+    def host(self) -> str:
+        """Where it can be spoken to from this machine."""
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
+        return anywhere.get(str(self.address), str(self.address))
+
+
+def listeners(pids: set[int]) -> list[Listener]:
+    """Every TCP socket on which one of these processes listens, and every UDP socket that is bound, by /proc/net."""
+    bound = _bound_sockets()
     found = []
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
             with suppress(FileNotFoundError):
-                if (inode := str(descriptor.readlink())) in addresses:
-                    found.append((name_of(pid), addresses[inode]))
+                if (inode := str(descriptor.readlink())) in bound:
+                    found.append(Listener(name_of(pid), *bound[inode]))
     return found
 
 
-def _listening_addresses() -> dict[str, IPv4Address | IPv6Address]:
-    addresses: dict[str, IPv4Address | IPv6Address] = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for row in Path(table).read_text().splitlines()[1:]:
+def _bound_sockets() -> dict[str, tuple[str, IPv4Address | IPv6Address, int]]:
+    bound: dict[str, tuple[str, IPv4Address | IPv6Address, int]] = {}
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        waits = "0A" if table.startswith("tcp") else "07"  # LISTEN; of UDP, which knows no such thing, unconnected
+        for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = row.split()
-            if fields[3] == "0A":  # LISTEN
-                words = bytes.fromhex(fields[1].partition(":")[0])
-                packed = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
-                address = ip_address(packed)
-                addresses[f"socket:[{fields[9]}]"] = getattr(address, "ipv4_mapped", None) or address
-    return addresses
+            if fields[3] == waits:
+                host, _, port = fields[1].partition(":")
+                bound[f"socket:[{fields[9]}]"] = (table[:3], _address(host), int(port, 16))
+    return bound
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """As /proc/net writes it: words of four bytes, each backwards."""
+    words = bytes.fromhex(host)
+    address = ip_address(b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4)))
+    return getattr(address, "ipv4_mapped", None) or address

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import ssl
 import threading
 from collections import deque
 from typing import Any
@@ -206,7 +207,8 @@ def problem(status: int, type: str) -> Problem:
 
 def terms(url: str, *, reconnects: int = 50, timeout_seconds: float = 20.0, **opening: Any) -> Terms:
     """As a client makes them, with pauses of milliseconds."""
-    address = Address(httpx2.URL(url.replace("http", "ws", 1) + "/v1/streams"), {}, connect_seconds=5.0)
+    streams = httpx2.URL(url.replace("http", "ws", 1) + "/v1/streams")
+    address = Address(streams, {}, tls=ssl.create_default_context(), connect_seconds=5.0)
     return Terms(
         address=address,
         opening=Open.model_validate(opening),

@@ -14,6 +14,7 @@ from serving import decoding
 from serving.sealing import Tokens
 from serving.sessions import Sessions, SessionSettings
 from serving.store import open_store
+from serving.usage.used import Charge, uncharged
 from tests.web_server import toy_app
 from vidseq.config import Limits
 from vidseq.live import Live
@@ -35,11 +36,17 @@ KEYS = (hashlib.sha256(b"a key for tests").digest(),)
 
 def stream_app(live: Live, folder: Path, *, sessions: dict[str, Any] | None = None, **options: Any) -> Any:
     """`sessions` are fields of SessionSettings, `options` those of toy_app."""
-    kept = SessionSettings.model_validate(sessions or {})
-    store = open_store(f"sqlite:///{folder}/sessions.db", lifetimes=kept.lifetimes, keys=KEYS)
     decode = functools.partial(decoding.decode, picture=live.config.picture, limits=Limits())
-    sessions_kept = Sessions(live, store=store, tokens=Tokens(KEYS), settings=kept)
-    return toy_app(**{"sessions": sessions_kept, "decode": decode} | options)
+    charge = options.get("ledger") or uncharged
+    kept = kept_sessions(live, folder, charge=charge, **sessions or {})
+    return toy_app(**{"sessions": kept, "decode": decode} | options)
+
+
+def kept_sessions(live: Live, folder: Path, *, charge: Charge = uncharged, **settings: Any) -> Sessions:
+    """Sessions in a file in `folder`; `settings` are fields of SessionSettings."""
+    kept = SessionSettings.model_validate(settings)
+    store = open_store(f"sqlite:///{folder}/sessions.db", lifetimes=kept.lifetimes, keys=KEYS)
+    return Sessions(live, store=store, tokens=Tokens(KEYS), settings=kept, charge=charge)
 
 
 class Client:

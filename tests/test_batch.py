@@ -8,22 +8,31 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from serving.batch import ScoreSummary, score
+from serving.batch.features import make_features
+from serving.batch.places import Place
+from serving.batch.rows import LOST, Row
+from serving.batch.run import Summary
+from serving.batch.score import score
+from serving.batch.unfinished import SUFFIX, Unfinished
 from serving.local_ray import local_ray
-from serving.rows import LOST, Row
 from tests.running import VIDSEQ, alive, descendants, listeners
+from tests.s3_server import running_s3
 from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip, write_sound
+from tests.web_folder import serving_folder
 from vidseq.classifier import Classifier
 from vidseq.errors import CheckpointError, OptionError, VideoError
 
@@ -36,7 +45,7 @@ class Scored:
     """A finished job: its rows, what was returned and what was shown."""
 
     rows: list[Row]
-    summary: ScoreSummary
+    summary: Summary
     shown: str
 
 
@@ -70,7 +79,7 @@ def ray_here() -> Iterator[None]:
         yield
 
 
-def run(model: Path, inputs: list[str], out: Path, **options: bool | int) -> Scored:
+def run(model: Path, inputs: list[str], out: Path, **options: Any) -> Scored:
     shown = io.StringIO()
     summary = score(model, inputs, out, console=Console(file=shown, width=100), **options)
     lines = out.read_text().splitlines() if out.suffix == ".jsonl" else []
@@ -212,28 +221,224 @@ def test_a_clip_that_kills_every_worker_has_a_row_that_says_so(
     assert (done.rows[0]["path"], done.rows[0]["action_label"]) == (str(long_clip), None)
 
 
+@contextmanager
+def job_process(
+    model: Path, inputs: list[object], out: object, *options: str, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`vidseq score` in a process of its own, with a folder for temporary files of its own, which is empty again."""
+    with tempfile.TemporaryDirectory(prefix="t-") as temporary:
+        command = [str(VIDSEQ), "score", str(model), *map(str, inputs), "--out", str(out), *options]
+        variables = {**os.environ, **(environment or {}), "TMPDIR": temporary}
+        process = subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            tree = {process.pid, *descendants(process.pid)}
+            process.kill()
+            process.wait()
+            for pid in tree:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if process.returncode != -signal.SIGKILL:
+            assert os.listdir(temporary) == []
+
+
+def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def works(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a worker is there."""
+    found = False
+    for pid in descendants(process.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found = found or b"MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
+
+
 @cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_job_leaves_nothing_behind(
+def test_an_interrupted_job_leaves_nothing_behind_but_what_it_goes_on_with(
     model: Path, long_clip: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """No half file, no process, no temporary file; and while it ran, nothing listened to other machines."""
     out = tmp_path / "scores.parquet"
-    with tempfile.TemporaryDirectory(prefix="t-") as temporary:
-        command = [str(VIDSEQ), "score", str(model), str(long_clip), "--out", str(out)]
-        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": temporary}, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not list(tmp_path.glob(".scores.parquet-*")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+    with job_process(model, [long_clip], out) as process:
+        wait_for(process, lambda: works(process))
         tree = {process.pid, *descendants(process.pid)}
-        heard = {address for _, address in listeners(tree)}
+        heard = {listener.address for listener in listeners(tree)}
         process.send_signal(number)
         assert process.wait(WAIT_SECONDS) != 0
         assert heard == {ip_address("127.0.0.1")}
         assert [pid for pid in tree if alive(pid)] == []
-        assert os.listdir(tmp_path) == os.listdir(temporary) == []
+        assert os.listdir(tmp_path) == [f"{out.name}{SUFFIX}"]
+
+
+@cluster
+@pytest.mark.slow
+def test_a_killed_job_goes_on_and_scores_no_part_again(
+    model: Path, clips: Path, long_clip: Path, tmp_path: Path, ray_here: None
+) -> None:
+    """The long clip is worked on first, by one of two workers; when the job is killed, some of the others are done."""
+    out, inputs = tmp_path / "scores.parquet", [long_clip, clips]
+    unfinished = Unfinished.beside(Place.of(str(out)))
+    with job_process(model, inputs, out, "--workers", "2") as process:
+        wait_for(process, lambda: len(unfinished.done()) >= 3)
+    done = unfinished.done()
+    before = {row["path"]: row for shard in done for row in unfinished.read_part(shard).to_pylist()}
+    with pytest.raises(OptionError, match="go on with --resume"):
+        run(model, [str(item) for item in inputs], out, num_workers=2)
+    with pytest.raises(OptionError, match="of another job: top_k was 5, and is 2"):
+        run(model, [str(item) for item in inputs], out, num_workers=2, resume=True, top_k=2)
+    finished = run(model, [str(item) for item in inputs], out, num_workers=2, resume=True)
+    assert len({row["path"] for row in finished.rows}) == len(finished.rows) == finished.summary.num_in == 14
+    again = [row["path"] for row in finished.rows if row["path"] in before and not is_same(row, before[row["path"]])]
+    assert again == [] and 3 <= len(before) < 14
+    assert os.listdir(tmp_path) == [out.name]
+
+
+def is_same(row: Row, other: Row) -> bool:
+    """The very row, not one that says the same: how long each step took says which."""
+    return all(row[name] == other[name] for name in row)
+
+
+@cluster
+def test_a_manifest_s_columns_are_carried_through_into_a_divided_folder(
+    model: Path, clips: Path, ray_here: None, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text(
+        f"path,day,camera\n{clips}/clip 1.mp4,mo,7\n{clips}/gone.mp4,tu,8\n{clips}/clip 2.mp4,mo,9\n"
+    )
+    out = tmp_path / "scores"
+    score(
+        model, [str(tmp_path / "list.csv")], out, num_workers=1, partition_by="day", console=Console(file=io.StringIO())
+    )
+    rows = ds.dataset(out, partitioning="hive").to_table().sort_by("path").to_pylist()
+    assert [(row["day"], row["camera"], row["error_code"]) for row in rows] == [
+        ("mo", "7", None),
+        ("mo", "9", None),
+        ("tu", "8", "source/not-found"),
+    ]
+    assert rows[0]["clip_sha256"] == sha256((clips / "clip 1.mp4").read_bytes()).hexdigest()
+
+
+@cluster
+def test_labels_from_stored_features_are_those_of_the_videos_and_the_videos_are_not_decoded_again(
+    model: Path, clips: Path, scored: Scored, ray_here: None, tmp_path: Path
+) -> None:
+    store, table, quiet = tmp_path / "store", tmp_path / "encoded.parquet", Console(file=io.StringIO())
+    inputs = [f"{clips}/**/*.m??"]
+    encoded = make_features(model, inputs, store, table=str(table), num_workers=1, console=quiet)
+    assert (encoded.num_in, encoded.failures) == (scored.summary.num_in, scored.summary.failures)
+    rows = pq.read_table(table).to_pylist()
+    assert [row["sampled_num_frames"] for row in rows] == [row["sampled_num_frames"] for row in scored.rows]
+    kept = {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")}
+    found = run(model, inputs, tmp_path / "scores.parquet", num_workers=1, frames=True, features=store)
+    for row, expected in zip(found.rows, scored.rows, strict=True):
+        for name in row.keys() - {"action_score", "actions", "top", "segments", "frames", "error_detail"}:
+            assert name.startswith("timings_") or row[name] == expected[name], (row["path"], name)
+        assert [each["label"] for each in row["frames"] or []] == [each["label"] for each in expected["frames"] or []]
+        assert row["timings_encode_ms"] in (0.0, None)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")} == kept
+    assert len(kept) == encoded.num_ok + 1, "of the stump, too: how much of it must be seen is asked of each reader"
+
+
+@cluster
+def test_a_clip_whose_features_are_not_there_is_decoded_and_they_are_kept(
+    model: Path, clips: Path, ray_here: None, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        done = run(model, [f"{clips}/clip 1.mp4"], tmp_path / "s.parquet", num_workers=1, features=tmp_path / "store")
+        assert done.summary.num_ok == 1 and len(list((tmp_path / "store").rglob("*.safetensors"))) == 1
+
+
+@pytest.fixture(scope="module")
+def large_clip(long_clip: Path) -> Path:
+    """The long one with a box that nobody reads, so that it is worth two legs."""
+    file = long_clip.with_name("large.mp4")
+    size = 72 * 2**20
+    with file.open("wb") as copy:
+        copy.write(long_clip.read_bytes())
+        copy.write(size.to_bytes(4, "big") + b"free")
+        copy.truncate(copy.tell() + size - 8)
+    return file
+
+
+@cluster
+def test_a_long_clip_is_encoded_in_legs_side_by_side_and_labelled_as_one(
+    model: Path, large_clip: Path, clips: Path, ray_here: None, tmp_path: Path
+) -> None:
+    inputs = [str(large_clip), f"{clips}/clip 1.mp4"]
+    done = run(model, inputs, tmp_path / "scores.parquet", num_workers=2, frames=True)
+    (row,) = [row for row in done.rows if row["path"] == str(large_clip)]
+    code, scores = in_process(Classifier.load(model), str(large_clip))
+    assert (row["error_code"], code) == (None, None)
+    assert [each["score"] for column in ("top", "frames") for each in row[column]] == pytest.approx(scores, abs=1e-5)
+    assert row["timings_decode_ms"] == 0.0, "whoever labelled it did not decode it"
+    assert os.listdir(tmp_path) == ["scores.parquet"]
+
+
+@cluster
+def test_a_long_clip_one_of_whose_legs_dies_with_its_worker_is_worked_on_once_more_alone(
+    model: Path, large_clip: Path, ray_here: None, tmp_path: Path
+) -> None:
+    with killing_workers(at_most=1) as killed:
+        done = run(model, [str(large_clip)], tmp_path / "scores.parquet", num_workers=2)
+    assert len(killed) == 1 and (done.summary.num_in, done.summary.num_ok) == (1, 1)
+    assert done.rows[0]["timings_decode_ms"] > 0
+
+
+@cluster
+def test_several_models_have_a_row_each_for_every_clip(
+    model: Path, clips: Path, ray_here: None, tmp_path: Path
+) -> None:
+    other = toy_checkpoint(tmp_path / "other", cell="lstm")
+    (tmp_path / "list.csv").write_text(f"path,camera\n{clips}/clip 1.mp4,7\n{clips}/empty.mp4,8\n")
+    done = run(model, [str(tmp_path / "list.csv")], tmp_path / "scores.parquet", num_workers=1, also=[other])
+    assert [(row["camera"], row["model_name"], row["error_code"]) for row in done.rows] == [
+        ("7", "toy", None),
+        ("7", "other", None),
+        ("8", "toy", "video/empty"),
+        ("8", "other", "video/empty"),
+    ]
+    assert (done.summary.num_in, done.summary.num_ok, done.summary.num_failed) == (4, 2, 2)
+
+
+@cluster
+@pytest.mark.slow
+def test_a_bucket_is_scored_into_a_bucket(model: Path, clips: Path, scored: Scored, tmp_path: Path) -> None:
+    (tmp_path / "buckets" / "out").mkdir(parents=True)
+    (tmp_path / "buckets" / "clips").symlink_to(clips)
+    with (
+        running_s3(tmp_path / "buckets") as environment,
+        job_process(model, ["s3://clips/clip*.mp4"], "s3://out/scores", environment=environment) as process,
+    ):
+        assert process.wait(WAIT_SECONDS) == 0
+    rows = ds.dataset(tmp_path / "buckets" / "out" / "scores").to_table().to_pylist()
+    expected = [row for row in scored.rows if Path(row["path"]).name.startswith("clip ") and row["error_code"] is None]
+    assert [row["path"] for row in rows] == [f"s3://clips/{Path(row['path']).name}" for row in expected]
+    assert [row["clip_sha256"] for row in rows] == [row["clip_sha256"] for row in expected]
+    assert os.listdir(tmp_path / "buckets" / "out") == ["scores"]
+
+
+@cluster
+def test_clips_behind_a_url_say_what_files_say(
+    model: Path, clips: Path, scored: Scored, ray_here: None, tmp_path: Path
+) -> None:
+    with serving_folder(clips) as url:
+        inputs = [f"{url}/clip%201.mp4?key=secret", f"{url}/empty.mp4", f"{url}/gone.mp4"]
+        found = run(model, inputs, tmp_path / "scores.jsonl", num_workers=1)
+    (expected,) = [row for row in scored.rows if row["path"].endswith("clip 1.mp4")]
+    assert [row["path"] for row in found.rows] == [
+        f"{url}/{name}" for name in ("clip%201.mp4", "empty.mp4", "gone.mp4")
+    ]
+    assert [row["error_code"] for row in found.rows] == [None, "video/empty", "source/not-found"]
+    assert found.rows[0]["action_score"] == pytest.approx(expected["action_score"], abs=1e-5)
+    assert found.rows[0]["clip_sha256"] == expected["clip_sha256"]
 
 
 @pytest.mark.parametrize(

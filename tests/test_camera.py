@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.toy_videos import paint, read, write_clip
-from vidseq.camera import Annotated, Camera
+from vidseq.camera import Camera
 from vidseq.config import Limits, Picture
 from vidseq.decoder import Pixels
+from vidseq.drawing import Annotated
 from vidseq.errors import OptionError, SourceLost, SourceNotFound, TooManyPixels, UnsupportedCodec
 from vidseq.video import Reader, Verdict
 

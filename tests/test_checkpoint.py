@@ -1,6 +1,5 @@
 """A model folder is written whole, read strictly, and explains what is wrong with it."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.toy_models import toy_checkpoint, toy_config, toy_model
+from tests.toy_models import hash_again, toy_checkpoint, toy_config, toy_model
 from vidseq.checkpoint import load_checkpoint, read_info, save_checkpoint
 from vidseq.errors import CheckpointError
 from vidseq.model import SequenceModel
@@ -66,19 +65,11 @@ def test_a_model_whose_layers_lay_in_one_module_of_torch_is_read_too(
     for newer in ("between_layers", "learned_start", "window_frames", "normalisation"):
         del config["recurrent"][newer]
     (folder / "config.json").write_text(json.dumps(config))
-    sign_again(folder, "model.safetensors", "config.json")
+    hash_again(folder, "model.safetensors", "config.json")
     recurrent = load_checkpoint(folder).model.sequence.recurrent
     feature_BTD = torch.randn(2, 7, recurrent.projection.in_features)
     expected_BTH, _ = rnn(recurrent.projection(recurrent.norm(feature_BTD)))
     torch.testing.assert_close(recurrent(feature_BTD)[0], expected_BTH, atol=1e-6, rtol=1e-5)
-
-
-def sign_again(folder: Path, *names: str) -> None:
-    """The manifest of whoever changed these files on purpose."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name in names:
-        manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_the_same_model_has_the_same_identity(sound: Path, tmp_path: Path) -> None:
@@ -145,7 +136,7 @@ def test_a_config_that_cannot_be_built_is_named(model: Path, part: str, change: 
     config["heads"]["readout"] = "last"
     config[part] |= change
     (model / "config.json").write_text(json.dumps(config))
-    sign_again(model, "config.json")
+    hash_again(model, "config.json")
     with pytest.raises(CheckpointError, match=r"config\.json does not describe a model"):
         load_checkpoint(model)
 

@@ -29,7 +29,9 @@ from vidseq import cli
 from vidseq.__main__ import main
 from vidseq.checkpoint import load_checkpoint, save_checkpoint
 from vidseq.config import Calibration
+from vidseq.engine import direct
 from vidseq.errors import VidseqError
+from vidseq.rehearsal import rehearse
 from vidseq.schemas import Prediction
 
 SMALL = ("--backbone", "timm:test_efficientnet", "--weights", "none", "--size", "32", "--epochs", "3")
@@ -69,6 +71,12 @@ def trained(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", num_frames=30)
+
+
+def test_a_trained_model_brings_its_answer_to_the_known_clip(trained: tuple[Path, Completed]) -> None:
+    checkpoint = load_checkpoint(trained[0])
+    assert checkpoint.golden is not None and checkpoint.golden.made_by["device"] == "cpu"
+    assert rehearse(checkpoint, direct(checkpoint.model), device="cpu") is None
 
 
 def test_training_prints_the_baselines_too_and_leaves_a_model_with_its_card(trained: tuple[Path, Completed]) -> None:
@@ -513,7 +521,7 @@ def test_what_is_typed_comes_on_top_of_the_recipe() -> None:
             "train", ["clips", "--out", "m", "--recipe", "motion", "--hidden-size", "64", "--motion", "last, pooled"]
         )
     )
-    options = cli.train._options(context, "motion")
+    options = cli.train.options_of(context, "motion")
     assert options == motion().model_copy(update={"hidden_size": 64, "motion": ("last", "pooled")})
 
 

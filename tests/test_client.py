@@ -618,7 +618,7 @@ def test_both_clients_have_one_surface() -> None:
         return {name: list(inspect.signature(method).parameters.values()) for name, method in public.items()}
 
     assert surface(Client) == surface(AsyncClient)
-    assert set(surface(Client)) == {"classify", "models", "stream", "classify_stream", "close"}
+    assert set(surface(Client)) == {"classify", "models", "stream", "classify_stream", "usage", "forget", "close"}
 
 
 def test_many_calls_can_go_through_one_async_client(service: str) -> None:

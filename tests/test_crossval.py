@@ -9,11 +9,11 @@ import pytest
 from training.crossval import CrossValidated, cross_validate
 from training.data.clips import LabelledClip
 from training.data.dataset import Dataset
-from training.data.features import ClipFeatures
 from training.data.splits import Fold
 from training.loop.progress import Epoch
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
+from vidseq.features.store import ClipFeatures
 
 LABELS = ("a", "b")
 GROUPS = ("u", "v", "w", "x", "y", "z")

@@ -22,7 +22,7 @@ def dataset(tmp_path: Path) -> Dataset:
     """One clip of 16 frames, whose features tell of motion."""
     config = toy_config(motion=MotionConfig(grid=2, channels=CHANNELS))
     torch.manual_seed(0)
-    extractor = FeatureExtractor(Encoder(config.encoder), config=config, cache=tmp_path / "cache")
+    extractor = FeatureExtractor(Encoder(config.encoder), config=config, store=tmp_path / "cache")
     path = write_clip(tmp_path / "clip.mp4", num_frames=20)
     labelled = LabelledClip(path, "a", group=None, split=None)
     return Dataset((labelled,), (extractor(path),), ("a",), (), None, (), extractor.motion)

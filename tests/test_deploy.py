@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from packaging.specifiers import SpecifierSet
 from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
-from serving.app import ControlArgs
+from serving.arguments import ControlArgs, ServiceArgs
+from serving.database.urls import DATABASE
+from serving.locked import REQUIRE_TLS
+from serving.places import KEYS, STORE
 from serving.web import WebSettings, whole_api
 from vidseq.cli import app
 
@@ -29,6 +33,12 @@ SERVE_TEXT = (ROOT / "deploy/serve.yaml").read_text()
 SERVE = yaml.safe_load(SERVE_TEXT)
 RAY_SERVICE, POLICY = yaml.safe_load_all((ROOT / "deploy/rayservice.yaml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+EDGE = {
+    (part["kind"], part["metadata"]["name"]): part
+    for part in yaml.safe_load_all((ROOT / "deploy/edge.yaml").read_text())
+}
+EDGE_POD = EDGE["Deployment", "vidseq-edge"]["spec"]["template"]
+EDGE_CONFIG = (ROOT / "deploy/haproxy.cfg").read_text()
 PROMETHEUS = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
 FILES = [ROOT / "docker-compose.yml", *sorted((ROOT / "deploy").iterdir())]
 
@@ -91,24 +101,55 @@ def test_serve_gives_up_only_after_the_service_itself_would_have() -> None:
 
 
 def test_rays_gate_is_wider_than_the_services_own() -> None:
-    assert deployment("service")["max_ongoing_requests"] > WebSettings().max_concurrent
+    web = WebSettings()
+    own = web.max_arriving + web.max_concurrent + web.streams.max_streams
+    assert deployment("service")["max_ongoing_requests"] > own
 
 
 def test_the_cluster_has_room_for_every_replica_that_serve_may_ask_for() -> None:
     limits = WORKERS["template"]["spec"]["containers"][0]["resources"]["limits"]
     service, control = deployment("service"), deployment("control")
     asked = service["ray_actor_options"]
-    assert WORKERS["maxReplicas"] * int(limits["nvidia.com/gpu"]) >= (
-        service["autoscaling_config"]["max_replicas"] * asked["num_gpus"]
-    )
+    most = service["autoscaling_config"]["max_replicas"] * (1 + service["max_surge_percent"] / 100)
+    assert WORKERS["maxReplicas"] * int(limits["nvidia.com/gpu"]) >= most * asked["num_gpus"]
     assert int(limits["cpu"]) >= (
         asked["num_cpus"] + control["num_replicas"] * control["ray_actor_options"]["num_cpus"]
     )
 
 
+def test_replicas_are_on_different_nodes_and_there_is_a_node_for_each_at_least() -> None:
+    service, control = deployment("service"), deployment("control")
+    assert service["max_replicas_per_node"] == control["max_replicas_per_node"] == 1
+    fewest = service["autoscaling_config"]["min_replicas"]
+    assert min(fewest, control["num_replicas"]) >= 2
+    assert WORKERS["minReplicas"] >= max(fewest, control["num_replicas"])
+
+
+def test_of_another_model_a_replica_answers_before_one_of_the_old_goes() -> None:
+    assert deployment("service")["max_surge_percent"] > 0
+
+
+def test_rays_pods_speak_tls_or_the_service_refuses_to_run_on_them() -> None:
+    assert RAY_SERVICE["spec"]["rayClusterConfig"]["tlsOptions"] == {}
+    told = {variable["name"]: variable.get("value") for variable in WORKERS["template"]["spec"]["containers"][0]["env"]}
+    assert told[REQUIRE_TLS] == "1"
+
+
+def test_what_rays_head_knows_outlives_it() -> None:
+    kept = RAY_SERVICE["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    assert kept["redisAddress"].startswith("rediss://")
+    assert kept["redisPassword"]["valueFrom"]["secretKeyRef"].keys() == {"name", "key"}
+
+
 def test_the_ray_service_carries_the_serve_config_word_for_word() -> None:
     assert SERVE_TEXT.endswith(RAY_SERVICE["spec"]["serveConfigV2"])
     assert yaml.safe_load(RAY_SERVICE["spec"]["serveConfigV2"]) == SERVE
+
+
+def test_a_cluster_shows_the_page_of_the_api_to_nobody_and_answers_no_page_of_another_host() -> None:
+    for application, args in zip(SERVE["applications"], (ServiceArgs, ControlArgs), strict=True):
+        web = args.model_validate(application.get("args", {})).web
+        assert (web.docs, web.allowed_origins) == (False, frozenset())
 
 
 # Versions ----------------------------------------------------------------------------------------
@@ -179,10 +220,68 @@ def test_a_container_starts_with_options_that_vidseq_has(command: list[str]) -> 
     assert command[1] == SERVE["applications"][0]["args"]["model"]
 
 
-def test_compose_publishes_the_services_port_to_this_machine_alone() -> None:
-    published = [by_default(port) for service in COMPOSE["services"].values() for port in service.get("ports", [])]
-    assert f"127.0.0.1:{PORT}:{PORT}" in published
-    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+def edge_port() -> int:
+    (port,) = re.findall(r'^    presetenv VIDSEQ_EDGE_ADDRESS ":(\d+)"$', EDGE_CONFIG, re.MULTILINE)
+    return int(port)
+
+
+def test_compose_publishes_the_edge_and_prometheus_to_this_machine_alone() -> None:
+    published = {
+        name: [by_default(port) for port in service["ports"]]
+        for name, service in COMPOSE["services"].items()
+        if "ports" in service
+    }
+    port = edge_port()
+    assert published == {"edge": [f"127.0.0.1:{port}:{port}"], "prometheus": ["127.0.0.1:9090:9090"]}
+    assert COMPOSE["services"]["service"]["expose"] == [str(PORT)]
+
+
+def test_kubernetes_publishes_the_edge_and_nothing_else() -> None:
+    types = {name: part["spec"].get("type", "ClusterIP") for (kind, name), part in EDGE.items() if kind == "Service"}
+    assert types == {"vidseq-edge": "LoadBalancer", "vidseq-nodes": "ClusterIP"}
+    assert "serveService" not in RAY_SERVICE["spec"]  # KubeRay's own are reached from inside the cluster alone
+    (public,) = EDGE["Service", "vidseq-edge"]["spec"]["ports"]
+    (opened,) = EDGE_POD["spec"]["containers"][0]["ports"]
+    (rule,) = EDGE["NetworkPolicy", "vidseq-edge"]["spec"]["ingress"]
+    assert (public["port"], public["targetPort"], opened["containerPort"]) == (443, edge_port(), edge_port())
+    assert [port["port"] for port in rule["ports"]] == [edge_port()]
+
+
+def test_what_answers_requests_is_reached_by_the_edge_and_by_the_cluster_alone() -> None:
+    rules = POLICY["spec"]["ingress"]
+    assert PORT not in [opened["port"] for rule in rules if "from" not in rule for opened in rule["ports"]]
+    (source,) = [rule["from"] for rule in rules if {"port": PORT, "protocol": "TCP"} in rule.get("ports", [])]
+    assert source == [{"podSelector": {"matchLabels": EDGE_POD["metadata"]["labels"]}}]
+
+
+def test_the_edge_finds_every_node_by_its_name() -> None:
+    nodes = EDGE["Service", "vidseq-nodes"]["spec"]
+    (told,) = EDGE_POD["spec"]["containers"][0]["env"]
+    assert (told["name"], told["value"]) == ("VIDSEQ_EDGE_NODES", f"vidseq-nodes:{PORT}")
+    assert (nodes["clusterIP"], nodes["ports"][0]["port"]) == ("None", PORT)
+    labels = WORKERS["template"]["metadata"]["labels"] | {"ray.io/node-type": "worker"}  # KubeRay's own
+    assert nodes["selector"].items() <= labels.items()
+    assert f"VIDSEQ_EDGE_NODES service:{PORT}" in EDGE_CONFIG and "service" in COMPOSE["services"]
+
+
+def test_kubernetes_and_compose_start_the_edge_with_the_configuration_that_is_tested() -> None:
+    assert EDGE["ConfigMap", "vidseq-edge"]["data"]["haproxy.cfg"] == EDGE_CONFIG
+    folder = "/usr/local/etc/haproxy"
+    assert COMPOSE["services"]["edge"]["volumes"][0] == f"./deploy/haproxy.cfg:{folder}/haproxy.cfg:ro"
+    mounts = {mount["name"]: mount["mountPath"] for mount in EDGE_POD["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts == {"config": folder, "certificate": "/certificates"}
+    assert EDGE_POD["spec"]["containers"][0]["image"] == COMPOSE["services"]["edge"]["image"]
+    assert COMPOSE["services"]["edge"]["volumes"][1]["target"] == "/certificates/edge.pem"
+    assert "VIDSEQ_EDGE_CERTIFICATE /certificates/edge.pem" in EDGE_CONFIG
+
+
+def test_the_edge_runs_without_rights() -> None:
+    assert EDGE_POD["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert EDGE_POD["spec"]["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def test_kubernetes_reaches_the_port_that_serve_opens() -> None:
@@ -236,6 +335,7 @@ def test_of_compose_the_services_read_the_keys_and_one_command_writes_them() -> 
     mounted = {
         name: [volume for volume in service["volumes"] if str(volume).startswith("keys:")]
         for name, service in COMPOSE["services"].items()
+        if name != "edge"
     }
     folder = KEYS_FILE.parent
     assert mounted == {
@@ -246,6 +346,15 @@ def test_of_compose_the_services_read_the_keys_and_one_command_writes_them() -> 
     }
     words = COMPOSE["services"]["keys"]["entrypoint"]
     assert words[0] == "vidseq" and CliRunner().invoke(app, [*words[1:], "create", "--help"]).exit_code == 0
+
+
+def test_a_worker_is_told_where_to_keep_what_outlives_it_and_finds_all_of_it_in_secrets() -> None:
+    (worker,) = WORKERS["template"]["spec"]["containers"]
+    told = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in worker["env"] if "valueFrom" in each}
+    assert told.keys() == {STORE, KEYS, DATABASE}
+    header = (ROOT / "deploy/rayservice.yaml").read_text().partition("apiVersion")[0]
+    assert [secret for secret in told.values() if f"`{secret['name']}`" not in header] == []
+    assert [name for name in told if name not in SERVE_TEXT] == []
 
 
 # Rights ----------------------------------------------------------------------------------------
@@ -264,6 +373,30 @@ def test_pods_run_as_the_images_user_without_rights(pod: dict[str, Any]) -> None
     assert [container["securityContext"] for container in pod["containers"]] == [
         {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     ]
+
+
+def containers(told: Any) -> Iterator[dict[str, Any]]:
+    """Whatever has an image of its own, however deep, and the autoscaler that KubeRay adds."""
+    if isinstance(told, dict):
+        yield from [told] if "image" in told else []
+        yield from [told["autoscalerOptions"]] if "autoscalerOptions" in told else []
+    for inside in told.values() if isinstance(told, dict) else told if isinstance(told, list) else ():
+        yield from containers(inside)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_container_of_every_manifest_is_without_rights_and_cannot_write_its_root(path: Path) -> None:
+    found = [each["securityContext"] for told in yaml.safe_load_all(path.read_text()) for each in containers(told)]
+    without = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert [context for context in found if context != without] == []
+    assert len(found) >= (3 if path.name == "rayservice.yaml" else 0)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_container_of_compose_is_a_numbered_user_who_is_not_root(service: dict[str, Any]) -> None:
+    (image_user,) = instructions("USER")
+    ours = service["image"].startswith("vidseq:")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service.get("user", image_user if ours else "an unknown one"))
 
 
 @pytest.mark.parametrize("service", SERVICES)

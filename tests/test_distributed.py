@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from serving.local_ray import local_ray
-from tests.running import descendants, listeners
+from tests.running import Listener, descendants, listeners
 from tests.toy_examples import two_orders_config
 from tests.toy_models import toy_config, toy_model
 from tests.toy_sides import Sides, features, no_sides, pixels
@@ -98,14 +98,14 @@ def test_while_workers_are_at_work_nothing_listens_beyond_the_loopback(tmp_path:
         write_clip(tmp_path / "clips" / "ab"[number % 2] / f"{number}.mp4", num_frames=10 + number)
     small = ("--backbone", "timm:test_efficientnet", "--weights", "none", "--size", "32", "--epochs", "2")
     command = [sys.executable, "-m", "vidseq", "train", "clips", "--out", "model", *small, "--unfreeze", "1"]
-    heard: set[tuple[str, object]] = set()
+    heard: set[Listener] = set()
     with subprocess.Popen([*command, "--workers", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             heard.update(listeners({process.pid, *descendants(process.pid)}))
             time.sleep(0.2)
     assert process.returncode == 0
-    assert any(name.startswith("ray::RayTrainWo") for name, _ in heard), "workers were there to be heard"
-    assert {(name, address) for name, address in heard if not address.is_loopback} == set()
+    assert any(listener.name.startswith("ray::RayTrainWo") for listener in heard), "workers were there to be heard"
+    assert {listener for listener in heard if not listener.address.is_loopback} == set()
 
 
 def test_an_error_in_a_worker_is_the_same_error_here() -> None:

@@ -1,11 +1,14 @@
 """One model loop for many callers: everybody's answer is their own, whoever shares the batch."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,6 +314,65 @@ def test_nobody_is_left_waiting_when_the_thread_dies(model: VideoModel, gate: Ga
         assert not engine.alive
 
 
+def test_how_long_the_model_is_at_a_batch_is_known_while_it_is(model: VideoModel, gate: Gate) -> None:
+    with Engine(model) as engine:
+        assert engine.stalled_seconds == 0
+        done = engine.submit(chunk(1))
+        assert gate.entered.wait(WAIT_SECONDS)
+        first_seconds = engine.stalled_seconds
+        gate.open.wait(0.05)
+        assert 0 < first_seconds < engine.stalled_seconds
+        gate.open.set()
+        done.result(WAIT_SECONDS)
+        assert engine.submit(chunk(1)).result(WAIT_SECONDS).queued_ms >= 0
+    assert engine.stalled_seconds == 0
+
+
+class Late(Engine):
+    """Takes nothing from its line before it may."""
+
+    may_gather = threading.Event()
+
+    def _gather(self) -> list[Any]:
+        assert self.may_gather.wait(WAIT_SECONDS)
+        return super()._gather()
+
+
+def test_a_thread_that_takes_nothing_from_the_line_is_known_too(model: VideoModel) -> None:
+    with Late(model) as engine:
+        assert engine.stalled_seconds == 0
+        done = engine.submit(chunk(1))
+        first_seconds = engine.stalled_seconds
+        time.sleep(0.05)
+        assert first_seconds + 0.04 < engine.stalled_seconds
+        engine.may_gather.set()
+        done.result(WAIT_SECONDS)
+    assert engine.stalled_seconds == 0
+
+
+def test_a_batch_of_a_whole_video_counts_for_as_many_full_ones() -> None:
+    model = toy_model(toy_config(cell="lstm", bidirectional=True))
+    model.encoder = gate = Gate(model.encoder)
+    with Engine(model, max_batch_frames=2) as engine:
+        engine.submit(chunk(200))
+        assert gate.entered.wait(WAIT_SECONDS)
+        begun = time.monotonic()
+        gate.open.wait(0.1)
+        assert engine.stalled_seconds < (time.monotonic() - begun) / 2
+        gate.open.set()
+
+
+def test_an_engine_that_retires_finishes_what_was_submitted(model: VideoModel, gate: Gate) -> None:
+    engine = Engine(model)
+    futures = [engine.submit(chunk(1)) for _ in range(3)]
+    engine.retire()
+    assert engine.alive
+    gate.open.set()
+    assert all(future.result(WAIT_SECONDS).queued_ms >= 0 for future in futures)
+    engine.close()
+    assert not engine.alive
+
+
 def test_an_engine_that_was_closed_takes_no_more_work(model: VideoModel) -> None:
     engine = Engine(model)
     assert engine.alive
@@ -345,3 +407,23 @@ def test_the_milliseconds_of_several_turns_add_up_to_no_more_than_the_wait(model
         (part,) = run_batch(Runner.of(model), [chunk(2)])
     assert 0 < done.queued_ms + done.encode_ms + done.recur_ms <= waited_ms
     assert done.encode_ms > part.encode_ms
+
+
+LEAVE = """
+import torch
+from tests.toy_models import toy_config, toy_model
+from vidseq.engine import Engine
+
+model = toy_model(toy_config())
+model.tensors = [torch.zeros(1) for _ in range(200_000)]  # takes a while to free
+engine = Engine(model)
+del model
+engine.retire()
+del engine
+"""
+
+
+def test_a_process_may_end_while_the_thread_of_an_engine_still_does() -> None:
+    """With the last reference to its model that thread would abort the process."""
+    ended = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -52,7 +52,7 @@ def clips(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def extractor(tmp_path: Path) -> FeatureExtractor:
-    return FeatureExtractor(toy_model(toy_config()).encoder, config=toy_config(), cache=tmp_path / "cache")
+    return FeatureExtractor(toy_model(toy_config()).encoder, config=toy_config(), store=tmp_path / "cache")
 
 
 def test_features_of_a_few_clips_are_computed_for_it_and_stay(clips: list[Path], extractor: FeatureExtractor) -> None:
@@ -73,7 +73,7 @@ def test_what_is_cached_costs_nothing_more(clips: list[Path], extractor: Feature
 
 def test_each_view_of_each_clip_is_counted(clips: list[Path], tmp_path: Path) -> None:
     config, cache = toy_config(), tmp_path / "cache"
-    flipped = FeatureExtractor(toy_model(config).encoder, config=config, augment=FrameAugment(("flip",)), cache=cache)
+    flipped = FeatureExtractor(toy_model(config).encoder, config=config, augment=FrameAugment(("flip",)), store=cache)
     for clip in clips:
         flipped(clip)
     found = told(clips, flipped, augment_frames=("flip",), num_views=3)

@@ -11,13 +11,13 @@ import torch
 from tests.toy_scores import CONFIG, dataset, scores
 from training.data.clips import LabelledClip, LabelledSegment
 from training.data.dataset import Dataset
-from training.data.features import ClipFeatures
 from training.loop.fit import fit
 from training.measure.evaluate import evaluate
 from training.measure.figures import Evaluation
 from training.measure.scores import score_clips
 from training.settings import FitConfig
 from vidseq.config import Calibration, HeadsConfig, ModelConfig, RecurrentConfig, Sampling
+from vidseq.features.store import ClipFeatures
 from vidseq.labelling import Labelling
 from vidseq.model import SequenceModel
 

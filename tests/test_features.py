@@ -12,13 +12,14 @@ from torch import Tensor
 
 from tests.toy_models import toy_config, toy_model
 from tests.toy_videos import paint, write_clip, write_frames
-from training.data.features import ClipFeatures, Failed, FeatureExtractor, extract_all
+from training.data.features import Failed, FeatureExtractor, extract_all
 from training.data.frame_augment import FrameAugment
-from training.data.row_files import MAPPED_BYTES
 from training.settings import FrameChange
 from vidseq.config import ModelConfig, Picture, Sampling
 from vidseq.encoder import Encoder
 from vidseq.errors import VideoError
+from vidseq.features.row_files import MAPPED_BYTES
+from vidseq.features.store import ClipFeatures
 
 
 class CountingEncoder(Encoder):
@@ -42,7 +43,7 @@ def num_computed(cache: Path, clip: Path, *, config: ModelConfig | None = None, 
     """How many frames went through the CNN to get the features of this clip."""
     config = config or toy_config()
     fresh = encoder(config, seed=seed)
-    FeatureExtractor(fresh, config=config, cache=cache)(clip)
+    FeatureExtractor(fresh, config=config, store=cache)(clip)
     return fresh.num_frames
 
 
@@ -69,7 +70,7 @@ def write_pictures(folder: Path, *, num_frames: int) -> Path:
 
 def test_a_clip_gives_one_feature_and_one_time_for_every_sampled_frame(clip: Path, cache: Path) -> None:
     fresh = encoder()
-    features = FeatureExtractor(fresh, config=toy_config(), cache=cache)(clip)
+    features = FeatureExtractor(fresh, config=toy_config(), store=cache)(clip)
     assert features.feature_TD.shape == (16, fresh.feature_size)
     assert features.feature_TD.dtype == np.float32
     assert features.seconds_T[:4].tolist() == pytest.approx([0, 0.2, 0.3, 0.4], abs=1e-6)
@@ -78,7 +79,7 @@ def test_a_clip_gives_one_feature_and_one_time_for_every_sampled_frame(clip: Pat
 def test_a_folder_of_pictures_gives_the_features_of_its_pictures(tmp_path: Path, cache: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", num_frames=4)
     config = toy_config(sampling=Sampling(frames_per_second=25))
-    features = FeatureExtractor(encoder(config), config=config, cache=cache)(folder)
+    features = FeatureExtractor(encoder(config), config=config, store=cache)(folder)
     painted_NHWC = torch.from_numpy(np.stack([paint(number, height=32, width=32) for number in range(4)]))
     np.testing.assert_allclose(features.feature_TD, encoder(config)(painted_NHWC).numpy(), atol=1e-5)
     assert features.seconds_T.tolist() == pytest.approx([0, 0.04, 0.08, 0.12])
@@ -89,7 +90,7 @@ def test_a_folder_of_pictures_gives_the_features_of_its_pictures(tmp_path: Path,
 
 def test_features_are_computed_once_and_read_the_same(clip: Path, cache: Path) -> None:
     fresh = encoder()
-    extractor = FeatureExtractor(fresh, config=toy_config(), cache=cache)
+    extractor = FeatureExtractor(fresh, config=toy_config(), store=cache)
     first, second = extractor(clip), extractor(clip)
     assert fresh.num_frames == 16
     np.testing.assert_array_equal(first.feature_TD, second.feature_TD)
@@ -146,22 +147,24 @@ def test_pictures_in_another_order_are_computed(tmp_path: Path, cache: Path) -> 
     assert num_computed(cache, folder) > 0
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"x" + data[1:]])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:]]
+)
 def test_a_damaged_file_in_the_cache_is_computed_again_and_mended(clip: Path, cache: Path, damage: Any) -> None:
     num_computed(cache, clip)
-    (kept,) = cache.iterdir()
+    (kept,) = cache.rglob("*.safetensors")
     kept.write_bytes(damage(kept.read_bytes()))
     assert (num_computed(cache, clip), num_computed(cache, clip)) == (16, 0)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"x" + data[1:]])
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:]])
 def test_a_long_clip_is_mapped_and_a_damaged_map_is_mended(tmp_path: Path, cache: Path, damage: Any) -> None:
     """A feature of a toy is 4 bytes x 256: a thousand and some frames are more than `MAPPED_BYTES`."""
     clip = write_clip(tmp_path / "long.mp4", num_frames=1100)
     config = toy_config(sampling=Sampling(frames_per_second="native"))
     computed = encoder(config)
-    features = FeatureExtractor(computed, config=config, cache=cache)(clip)
-    (kept,) = cache.iterdir()
+    features = FeatureExtractor(computed, config=config, store=cache)(clip)
+    (kept,) = cache.rglob("*.safetensors")
     assert kept.stat().st_size >= MAPPED_BYTES
     assert str(kept) in Path("/proc/self/maps").read_text()
     np.testing.assert_array_equal(features.seconds_T, load_file(kept)["seconds_T"])
@@ -175,8 +178,8 @@ def test_a_long_clip_is_mapped_and_a_damaged_map_is_mended(tmp_path: Path, cache
 
 
 def test_each_view_has_features_of_its_own_and_view_0_is_the_clip_as_it_is(clip: Path, cache: Path) -> None:
-    plain = FeatureExtractor(encoder(), config=toy_config(), cache=cache / "plain")(clip).feature_TD
-    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("crop", "colour")), cache=cache)
+    plain = FeatureExtractor(encoder(), config=toy_config(), store=cache.with_name("plain"))(clip).feature_TD
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("crop", "colour")), store=cache)
     views = [extractor(clip, view=view).feature_TD for view in range(3)]
     np.testing.assert_array_equal(views[0], plain)
     assert not any(np.array_equal(views[one], views[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
@@ -185,9 +188,9 @@ def test_each_view_has_features_of_its_own_and_view_0_is_the_clip_as_it_is(clip:
 def test_a_wide_view_has_the_features_of_the_whole_frame(clip: Path, cache: Path) -> None:
     letterboxed = toy_config().model_copy(update={"picture": Picture(size=32, fit="letterbox")})
     cut, whole = (
-        FeatureExtractor(encoder(), config=config, cache=cache)(clip) for config in (toy_config(), letterboxed)
+        FeatureExtractor(encoder(), config=config, store=cache)(clip) for config in (toy_config(), letterboxed)
     )
-    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("wide", "flip")), cache=cache)
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("wide", "flip")), store=cache)
     for view, expected in enumerate((cut, whole)):
         np.testing.assert_array_equal(extractor(clip, view=view).feature_TD, expected.feature_TD)
 
@@ -195,7 +198,7 @@ def test_a_wide_view_has_the_features_of_the_whole_frame(clip: Path, cache: Path
 def test_a_view_is_computed_once_for_each_way_to_change_frames(clip: Path, cache: Path) -> None:
     def num_frames(*changes: FrameChange) -> int:
         fresh = encoder()
-        FeatureExtractor(fresh, config=toy_config(), augment=FrameAugment(changes), cache=cache)(clip, view=1)
+        FeatureExtractor(fresh, config=toy_config(), augment=FrameAugment(changes), store=cache)(clip, view=1)
         return fresh.num_frames
 
     assert (num_frames("crop"), num_frames("crop"), num_frames("crop", "flip")) == (16, 0, 16)
@@ -204,7 +207,7 @@ def test_a_view_is_computed_once_for_each_way_to_change_frames(clip: Path, cache
 def test_a_view_of_a_long_clip_changes_its_chunks_alike(tmp_path: Path, cache: Path) -> None:
     """One picture for 4 s, two chunks: all its features are those of one picture again."""
     still = write_frames(tmp_path / "still.mp4", [paint(7)] * 40, [number / 10 for number in range(40)])
-    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("crop",)), cache=cache)
+    extractor = FeatureExtractor(encoder(), config=toy_config(), augment=FrameAugment(("crop",)), store=cache)
     feature_TD = extractor(still, view=1).feature_TD
     assert len(feature_TD) == 32
     np.testing.assert_allclose(feature_TD, feature_TD[:1].repeat(32, axis=0), atol=1e-2)
@@ -220,7 +223,7 @@ def test_many_clips_keep_their_order_and_one_that_cannot_be_decoded_is_told_with
     bad.write_bytes(b"this is no video")
     short = write_clip(tmp_path / "short.mp4", num_frames=1)
     told: list[Path] = []
-    extractor = FeatureExtractor(encoder(), config=toy_config(), cache=cache)
+    extractor = FeatureExtractor(encoder(), config=toy_config(), store=cache)
     first, failed, last = extract_all(extractor, [clip, bad, short], on_clip=told.append)
     assert isinstance(first, ClipFeatures) and isinstance(last, ClipFeatures)
     assert (len(first.seconds_T), len(last.seconds_T)) == (16, 1)
@@ -232,5 +235,5 @@ def test_a_clip_that_failed_leaves_nothing_in_the_cache(tmp_path: Path, cache: P
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"this is no video")
     with pytest.raises(VideoError):
-        FeatureExtractor(encoder(), config=toy_config(), cache=cache)(bad)
-    assert not any(cache.iterdir())
+        FeatureExtractor(encoder(), config=toy_config(), store=cache)(bad)
+    assert not any(cache.rglob("*.safetensors"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.limits import limited
+from tests.process_limits import limited
 from tests.toy_examples import two_orders, two_orders_config, weights_of
 from training.data.example import Example, one_hot
 from training.data.targets import IGNORED

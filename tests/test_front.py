@@ -10,7 +10,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
+from serving.flow import Ahead
 from serving.front import Front, layers
+from serving.shedding import Shedding
 from vidseq.messages import Failed
 from vidseq.schemas import Problem
 
@@ -19,8 +21,8 @@ def asked(app: ASGIApp, path: str = "/v1/models", **headers: str) -> Any:
     return TestClient(Front(app)).get(path, headers=headers)
 
 
-def test_it_is_the_one_layer_that_serve_is_given() -> None:
-    assert [layer.cls for layer in layers()] == [Front]
+def test_it_is_the_outer_one_of_the_layers_that_serve_is_given() -> None:
+    assert [layer.cls for layer in layers()] == [Ahead, Shedding, Front]
 
 
 @pytest.mark.parametrize(("serves", "ours"), [(404, 404), (408, 504), (499, 408), (500, 503), (503, 503)])

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_socket
 from websockets.typing import Subprotocol
 
+from serving.finished import Finished
 from serving.guard import NEEDS, part_of
 from serving.keyring import KeyRing
 from serving.keys import create_key, revoke_key
@@ -204,11 +205,11 @@ def test_a_key_in_the_address_is_refused_even_beside_a_good_one(service: Service
 
 
 def test_a_refusal_is_counted_under_no_name_that_a_client_chose(service: Service, tmp_path: Path) -> None:
-    seen = []
-    with running(toy_app(keys=KeyRing(service.file), observe=lambda **told: seen.append(told))) as url:
+    seen: list[Finished] = []
+    with running(toy_app(keys=KeyRing(service.file), observe=seen.append)) as url:
         httpx2.get(f"{url}/v1/{service.keys['both']}", headers=bearer(service.keys["unknown"]))
         httpx2.get(f"{url}/v1/models", headers=bearer(service.keys["both"]))
-    assert [(told["route"], told["status"]) for told in seen] == [("", 401), ("/v1/models", 200)]
+    assert [(finished.route, finished.status) for finished in seen] == [("", 401), ("/v1/models", 200)]
     assert "vsk_" not in str(seen)
 
 

@@ -8,11 +8,11 @@ import torch
 
 from training.data.clips import LabelledClip, LabelledSegment
 from training.data.dataset import Dataset
-from training.data.features import ClipFeatures
 from training.loop.fit import fit
 from training.measure.honesty import Right, Rights, honesty, rearranged
 from training.settings import FitConfig
 from vidseq.config import HeadsConfig, ModelConfig, RecurrentConfig
+from vidseq.features.store import ClipFeatures
 from vidseq.model import SequenceModel
 
 LABELS = ("fall", "rise")

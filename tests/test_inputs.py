@@ -1,26 +1,41 @@
-"""What is scored, and where to: files, folders and globs, and an output that can be written, before any work."""
+"""What is scored: files, folders, globs and manifests, here and behind URLs, before any work."""
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
-from serving.inputs import check_output, find_clips
+from serving.batch.clips import FILE, NUM_BYTES, PATH, extras
+from serving.batch.inputs import find_clips
+from tests.web_folder import serving_folder
 from vidseq.errors import OptionError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """clips/{b.mp4, a.MKV, notes.csv, .hidden.mp4, deep/er/c.webm, deep/[odd].mp4, .cache/d.mp4}"""
-    for name in ("b.mp4", "a.MKV", "notes.csv", ".hidden.mp4", "deep/er/c.webm", "deep/[odd].mp4", ".cache/d.mp4"):
+    """clips/{b.mp4, a.MKV, notes.txt, .hidden.mp4, deep/er/c.webm, deep/[odd].mp4, .cache/d.mp4}"""
+    for name in ("b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "deep/er/c.webm", "deep/[odd].mp4", ".cache/d.mp4"):
         file = tmp_path / "clips" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     return tmp_path / "clips"
 
 
+def paths(inputs: list[str]) -> list[str]:
+    shown: list[str] = find_clips(inputs)[PATH].to_pylist()
+    return shown
+
+
 def found(folder: Path, *inputs: object) -> list[str]:
-    return [os.path.relpath(path, folder) for path in find_clips([str(item) for item in inputs])]
+    return [os.path.relpath(path, folder) for path in paths([str(item) for item in inputs])]
 
 
 def test_a_folder_stands_for_the_videos_in_it_at_any_depth(folder: Path) -> None:
@@ -28,12 +43,12 @@ def test_a_folder_stands_for_the_videos_in_it_at_any_depth(folder: Path) -> None
 
 
 def test_a_glob_stands_for_every_file_that_it_matches(folder: Path) -> None:
-    assert found(folder, folder / "*") == ["a.MKV", "b.mp4", "notes.csv"]
+    assert found(folder, folder / "*") == ["a.MKV", "b.mp4", "notes.txt"]
     assert found(folder, folder / "**/*.webm") == ["deep/er/c.webm"]
 
 
 def test_a_file_stands_for_itself_whatever_its_name(folder: Path) -> None:
-    assert found(folder, folder / "deep/[odd].mp4", folder / "notes.csv") == ["deep/[odd].mp4", "notes.csv"]
+    assert found(folder, folder / "deep/[odd].mp4", folder / "notes.txt") == ["deep/[odd].mp4", "notes.txt"]
 
 
 def test_a_clip_that_is_named_twice_is_scored_once(folder: Path) -> None:
@@ -42,7 +57,7 @@ def test_a_clip_that_is_named_twice_is_scored_once(folder: Path) -> None:
 
 def test_paths_are_kept_as_they_were_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert find_clips(["*.mp4", "deep"]) == ["b.mp4", "deep/[odd].mp4", "deep/er/c.webm"]
+    assert paths(["*.mp4", "deep"]) == ["b.mp4", "deep/[odd].mp4", "deep/er/c.webm"]
 
 
 @pytest.mark.parametrize(
@@ -61,25 +76,164 @@ def test_no_input_at_all_is_an_error() -> None:
         find_clips([])
 
 
+# Sizes
+
+
+def test_sizes_are_told_and_a_file_that_is_not_there_has_none(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"123")
+    (tmp_path / "b.mp4").symlink_to("nowhere")
+    assert find_clips([str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")])[NUM_BYTES].to_pylist() == [3, None]
+
+
+# Manifests
+
+
+def write_manifest(file: Path, columns: dict[str, list[object]]) -> str:
+    table = pa.table(columns)
+    if file.suffix == ".csv":
+        pa.csv.write_csv(table, file)
+    elif file.suffix == ".parquet":
+        pq.write_table(table, file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    return str(file)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_manifest_counts_from_its_folder_and_its_other_columns_stay(folder: Path, suffix: str) -> None:
+    columns: dict[str, list[object]] = {"camera": [7, 8], "path": ["b.mp4", "deep/er/c.webm"], "site": ["x", "y"]}
+    clips = find_clips([write_manifest(folder / f"list{suffix}", columns)])
+    assert clips[PATH].to_pylist() == [str(folder / "b.mp4"), str(folder / "deep/er/c.webm")]
+    assert extras(clips.column_names) == ["camera", "site"]
+    cameras = ["7", "8"] if suffix == ".csv" else [7, 8]
+    assert (clips["camera"].to_pylist(), clips["site"].to_pylist()) == (cameras, ["x", "y"])
+
+
+def test_a_path_of_digits_stays_a_path(folder: Path) -> None:
+    (folder / "007").touch()
+    (folder / "list.csv").write_text("path\n007\n")
+    assert found(folder, folder / "list.csv") == ["007"]
+
+
+def test_a_manifest_may_name_files_anywhere(folder: Path, tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {"path": [str(folder / "b.mp4"), "http://h/a.mp4?key=1"]}
+    clips = find_clips([write_manifest(tmp_path / "list.parquet", columns)])
+    assert clips[PATH].to_pylist() == [str(folder / "b.mp4"), "http://h/a.mp4"]
+    assert clips[FILE].to_pylist() == [str(folder / "b.mp4").encode(), b"http://h/a.mp4?key=1"]
+
+
+def test_what_a_csv_holds_stays_as_it_was_written(folder: Path) -> None:
+    (folder / "list.csv").write_text("path,id,note\nb.mp4,007,NA\na.MKV,99999999999999999999,\n")
+    clips = find_clips([str(folder / "list.csv")])
+    assert clips.select(["id", "note"]).to_pylist() == [
+        {"id": "99999999999999999999", "note": ""},
+        {"id": "007", "note": "NA"},
+    ]
+
+
+@pytest.mark.parametrize("folder_first", [True, False])
+def test_a_manifest_s_row_goes_before_that_of_a_folder(folder: Path, folder_first: bool) -> None:
+    manifest = write_manifest(folder.parent / "list.parquet", {"path": [str(folder / "b.mp4")], "camera": [7]})
+    clips = find_clips([str(folder), manifest] if folder_first else [manifest, str(folder)])
+    assert clips["camera"].to_pylist() == [None, 7, None, None]
+
+
+def test_two_manifests_do_not_name_one_clip(folder: Path) -> None:
+    manifests = [write_manifest(folder / f"{n}.parquet", {"path": ["b.mp4"], "camera": [n]}) for n in range(2)]
+    with pytest.raises(OptionError, match=r"two manifests name '.*b\.mp4'"):
+        find_clips(manifests)
+
+
+def test_manifests_that_do_not_agree_are_told(folder: Path) -> None:
+    columns: list[dict[str, list[object]]] = [{"path": ["b.mp4"], "x": [1]}, {"path": ["a.MKV"], "x": ["one"]}]
+    manifests = [write_manifest(folder / f"{n}.parquet", each) for n, each in enumerate(columns)]
+    with pytest.raises(OptionError, match="cannot be kept together"):
+        find_clips(manifests)
+
+
+def test_a_zero_byte_in_a_path_is_a_clip_that_is_not_there(folder: Path) -> None:
+    assert find_clips([write_manifest(folder / "l.parquet", {"path": ["a\0b.mp4"]})])[NUM_BYTES].to_pylist() == [None]
+
+
+def test_clips_beside_a_manifest_have_nothing_in_its_columns(folder: Path) -> None:
+    manifest = write_manifest(folder / "list.parquet", {"path": ["b.mp4"], "camera": [7]})
+    clips = find_clips([manifest, str(folder / "deep")])
+    assert clips["camera"].to_pylist() == [7, None, None]
+
+
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("columns", "sentence"),
     [
-        ("scores.csv", r"must end in \.parquet or \.jsonl"),
-        ("missing/scores.parquet", "there is no folder"),
-        ("taken.parquet", "is a folder"),
-        ("clip.jsonl", "is one of the clips"),
-        ("link.jsonl", "is one of the clips"),
+        ({"file": ["b.mp4"]}, "has no column 'path', but file"),
+        ({"path": ["b.mp4"], "error_code": ["x"]}, "'error_code', which is one of the output's own"),
+        ({"path": ["b.mp4", ""]}, "names no path in row 2"),
+        ({"path": ["b.mp4", "deep/../b.mp4"]}, r"names 'deep/\.\./b\.mp4' twice"),
+        ({"path": []}, "names no clip"),
+        ({"path": ["b.mp4"], "__file__": ["x"]}, "'__file__', which is one of the output's own"),
     ],
 )
-def test_an_output_that_cannot_be_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
-    (tmp_path / "taken.parquet").mkdir()
-    (tmp_path / "clip.jsonl").touch()
-    (tmp_path / "link.jsonl").symlink_to(tmp_path / "clip.jsonl")
-    with pytest.raises(OptionError, match=sentence):
-        check_output(tmp_path / name, suffixes=[".parquet", ".jsonl"], clips=[str(tmp_path / "clip.jsonl")])
+def test_a_manifest_that_cannot_be_used_is_told_with_what_is_wrong(
+    folder: Path, columns: dict[str, list[object]], sentence: str
+) -> None:
+    with pytest.raises(OptionError, match=f"list.parquet' {sentence}|list.parquet' .*{sentence}"):
+        find_clips([write_manifest(folder / "list.parquet", columns)])
 
 
-def test_an_older_output_may_be_replaced(tmp_path: Path) -> None:
-    (tmp_path / "scores.parquet").touch()
-    check_output(tmp_path / "scores.parquet", suffixes=[".parquet"], clips=[str(tmp_path / "gone.mp4")])
-    assert (tmp_path / "scores.parquet").is_file(), "until the new one is whole"
+@pytest.mark.parametrize("name", ["list.parquet", "list.csv", "gone.jsonl"])
+def test_a_manifest_that_cannot_be_read_is_told(folder: Path, name: str) -> None:
+    for damaged in ("list.parquet", "list.csv"):
+        (folder / damaged).write_bytes(b"")
+    with pytest.raises(OptionError, match=f"manifest '.*{name}' cannot be read"):
+        find_clips([str(folder / name)])
+
+
+# Behind URLs
+
+
+@pytest.fixture
+def site(folder: Path) -> Iterator[str]:
+    with serving_folder(folder) as url:
+        yield url
+
+
+def test_a_url_stands_for_a_file(site: str, folder: Path) -> None:
+    (folder / "b.mp4").write_bytes(b"12345")
+    clips = find_clips([f"{site}/b.mp4?token=secret"])
+    assert clips[PATH].to_pylist() == [f"{site}/b.mp4"]
+    assert clips[FILE].to_pylist() == [f"{site}/b.mp4?token=secret".encode()]
+    assert clips[NUM_BYTES].to_pylist() == [5]
+
+
+def test_a_glob_behind_a_url_stands_for_what_it_matches(site: str) -> None:
+    assert paths([f"{site}/*.mp4"]) == [f"{site}/b.mp4"]
+
+
+def test_a_url_behind_which_nothing_is_stays_a_clip(site: str) -> None:
+    assert paths([f"{site}/gone.mp4"]) == [f"{site}/gone.mp4"]
+
+
+def test_a_server_that_refuses_is_told_without_the_secret() -> None:
+    with refusing_server() as url, pytest.raises(OptionError) as caught:
+        find_clips([f"{url}/list.csv?signature=SECRET"])
+    assert "SECRET" not in str(caught.value) and "403" in str(caught.value)
+
+
+@contextmanager
+def refusing_server() -> Iterator[str]:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        do_HEAD = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_url_that_nobody_here_knows_is_told() -> None:
+    with pytest.raises(OptionError, match=r"'gopher://h/a\.mp4' cannot be used"):
+        find_clips(["gopher://user:word@h/a.mp4"])

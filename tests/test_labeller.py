@@ -1,5 +1,7 @@
 """A loaded model that answers many requests at once."""
 
+import collections
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -9,12 +11,12 @@ import pytest
 
 from serving.labeller import Labeller
 from tests.predictions import assert_same
-from tests.toy_models import toy_checkpoint, toy_config, toy_model
+from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip
-from vidseq.checkpoint import save_checkpoint
+from tests.web_server import wait_until
 from vidseq.classifier import Classifier
 from vidseq.config import Limits
-from vidseq.errors import TooManyFrames
+from vidseq.errors import ModelNotFound, TooManyFrames
 from vidseq.schemas import Prediction
 
 
@@ -57,6 +59,16 @@ def test_a_request_that_nobody_waits_for_ends_before_its_next_chunk(labeller: La
         labeller.classify(video, stop=stop)
 
 
+def test_a_request_that_nobody_waits_for_ends_though_none_of_its_frames_is_wanted(
+    labeller: Labeller, tmp_path: Path
+) -> None:
+    """Else who asks for what lies behind the end of a long video, and leaves, holds a place for as long as it lasts."""
+    stop = threading.Event()
+    stop.set()
+    with write_clip(tmp_path / "clip.mp4").open("rb") as video, pytest.raises(CancelledError):
+        labeller.classify(video, start_seconds=3600.0, stop=stop)
+
+
 def test_a_video_costs_what_the_limits_allow(model: Path, tmp_path: Path) -> None:
     labeller = Labeller(model, name=None, device="cpu", limits=Limits(max_frames=5))
     with pytest.raises(TooManyFrames):
@@ -64,25 +76,41 @@ def test_a_video_costs_what_the_limits_allow(model: Path, tmp_path: Path) -> Non
     labeller.close()
 
 
-def test_a_sound_model_answers_the_canary_clip(labeller: Labeller) -> None:
-    assert labeller.answer_canary().sampled.num_frames > 1
-
-
-def test_a_model_whose_scores_are_no_numbers_does_not_answer_the_canary_clip(tmp_path: Path) -> None:
-    config = toy_config(cell="none")
-    model = toy_model(config)
-    next(model.sequence.parameters()).data.fill_(float("nan"))
-    save_checkpoint(tmp_path / "broken", config=config, model=model, baseline=model.sequence, documents={}, version="1")
-    labeller = Labeller(tmp_path / "broken", name=None, device="cpu", limits=Limits())
-    with pytest.raises(AssertionError, match="canary"):
-        labeller.answer_canary()
-    labeller.close()
-
-
 def test_the_model_may_be_served_under_another_name(model: Path) -> None:
     labeller = Labeller(model, name="camera-7", device="cpu", limits=Limits())
     assert [info.name for info in labeller.models.models] == ["camera-7"]
     labeller.close()
+
+
+def test_a_model_that_is_at_one_batch_for_too_long_is_not_alive(model: Path, tmp_path: Path) -> None:
+    labeller = Labeller(model, name=None, device="cpu", limits=Limits(), stuck_seconds=1e-9)
+    labeller.check_alive()
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=300)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, labeller, clip)
+        looks = iter(asked.done, True)
+        with pytest.raises(AssertionError, match="stuck"):
+            collections.deque((labeller.check_alive() for _ in looks), maxlen=0)
+    labeller.check_alive()
+    labeller.close()
+
+
+def test_a_model_goes_with_the_last_who_can_ask_it(model: Path) -> None:
+    labeller = Labeller(model, name=None, device="cpu", limits=Limits())
+    live, engine = labeller.live, labeller._computing.engine
+    del labeller
+    gc.collect()
+    assert live is not None and engine.alive, "a stream may still ask it"
+    del live
+    gc.collect()
+    wait_until(lambda: not engine.alive)
+
+
+def test_a_name_that_was_let_through_before_the_model_was_replaced_is_not_found(
+    labeller: Labeller, tmp_path: Path
+) -> None:
+    with write_clip(tmp_path / "clip.mp4").open("rb") as video, pytest.raises(ModelNotFound, match="any more"):
+        labeller.classify(video, model="the one before", stop=threading.Event())
 
 
 def test_a_labeller_is_alive_until_its_engine_has_ended(model: Path) -> None:

@@ -1,6 +1,5 @@
 """What `vidseq serve` refuses before it starts anything, and that it leaves no child behind."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -8,44 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from serving.app import ServiceArgs
+from serving.arguments import ServiceArgs
 from serving.check import check
 from serving.keys import create_key
-from serving.launch import refuse_taken, who_may
-from tests.running import free_port
+from serving.launch import refuse_malformed_origin, who_may
+from serving.locked import REQUIRE_TLS, refuse_open_ray
+from serving.sealing import new_key
+from tests.running import VIDSEQ, free_port
 from tests.test_imports import loaded_by
 from tests.toy_models import toy_checkpoint
 from vidseq.errors import CheckpointError, OptionError
-
-
-def test_a_port_that_somebody_listens_on_is_refused_by_its_number() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(OptionError, match=f"port {port} of 127.0.0.1: Address already in use"):
-            refuse_taken("127.0.0.1", port)
-
-
-def test_a_port_taken_on_one_address_is_refused_for_all_addresses() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(OptionError):
-        refuse_taken("0.0.0.0", server.getsockname()[1])
-
-
-@pytest.mark.parametrize("port", [-1, 0, 65536])
-def test_a_number_that_is_no_port_is_refused(port: int) -> None:
-    with pytest.raises(OptionError, match="from 1 to 65535"):
-        refuse_taken("127.0.0.1", port)
-
-
-def test_an_address_that_is_not_of_this_machine_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"of 192\.0\.2\.1"):  # TEST-NET-1
-        refuse_taken("192.0.2.1", free_port())
-
-
-def test_a_free_port_passes_and_stays_free() -> None:
-    port = free_port()
-    refuse_taken("127.0.0.1", port)
-    refuse_taken("127.0.0.1", port)
-
 
 # Who may ask
 
@@ -86,6 +57,47 @@ def test_a_file_of_keys_that_is_not_there_is_refused_before_anything_starts(tmp_
 def test_a_config_file_that_does_not_say_who_may_ask_is_refused(said: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"either keys, .* or open: true"):
         ServiceArgs.model_validate({"model": "/model", **said})
+
+
+@pytest.mark.parametrize("said", [None, "0"])
+def test_where_tls_is_required_a_ray_without_it_is_refused(monkeypatch: pytest.MonkeyPatch, said: str | None) -> None:
+    monkeypatch.setenv(REQUIRE_TLS, "1")
+    monkeypatch.delenv("RAY_USE_TLS", raising=False) if said is None else monkeypatch.setenv("RAY_USE_TLS", said)
+    with pytest.raises(OptionError, match=f"speaks without TLS, and {REQUIRE_TLS} is set"):
+        refuse_open_ray()
+
+
+def test_an_origin_that_no_browser_sends_is_refused_by_the_options_name() -> None:
+    with pytest.raises(OptionError, match=r"--allow-origin: 'example\.org' is no origin"):
+        refuse_malformed_origin("example.org")
+
+
+# Where what outlives a replica is kept
+
+SEALED = ["--session-keys", "KEYS"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--database", "mysql://u:hidden@h/d", *SEALED], "sqlite:///path/to/file.db or postgresql://"),
+        (["--database", "sqlite:///tmp/vidseq.db"], "the keys that seal it: name a file of them with --session-keys"),
+        (
+            ["--database", "postgresql://u:hidden@127.0.0.1:9/d", "--session-keys", "KEYS"],
+            "'d' of 127.0.0.1 cannot be used",
+        ),
+        (["--database", "sqlite:///nowhere/vidseq.db", "--session-keys", "KEYS"], "No such file or directory"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_refused_before_anything_starts(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
+    (tmp_path / "KEYS").write_text(new_key())
+    command = [VIDSEQ, "serve", "no-model", "--port", str(free_port()), *options]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0
+    assert words in " ".join(ended.stderr.split())
+    assert "hidden" not in ended.stderr + ended.stdout
 
 
 # What is served

@@ -95,6 +95,7 @@ def test_the_readme_shows_the_commands_a_person_needs() -> None:
         "train",
         "evaluate",
         "compare",
+        "export",
         "keys",
         "predict",
         "score",

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.row_files import MAPPED_BYTES, joint_hash, read_rows, write_rows
+from vidseq.features.hashes import joint_hash
+from vidseq.features.row_files import MAPPED_BYTES, read_rows, write_rows
 
 
 def rows(num_frames: int) -> dict[str, np.ndarray]:
@@ -35,9 +36,9 @@ def test_what_was_written_in_any_chunks_is_read_whole(
     write_rows(path, in_chunks(written, cuts))
     for name, expected in written.items():
         found = read_rows(path, name)
-        assert found is not None and found[0].dtype == expected.dtype
-        np.testing.assert_array_equal(found[0], expected)
-        np.testing.assert_array_equal(found[1], np.arange(cuts[-1]) / 10)
+        assert found is not None and found.columns[name].dtype == expected.dtype
+        np.testing.assert_array_equal(found.columns[name], expected)
+        np.testing.assert_array_equal(found.seconds_T, np.arange(cuts[-1]) / 10)
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
@@ -48,7 +49,9 @@ def test_large_rows_are_mapped_from_their_file(tmp_path: Path) -> None:
     assert found is not None and str(path) in Path("/proc/self/maps").read_text()
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"x" + data[1:]])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:]]
+)
 @pytest.mark.parametrize("num_frames", [10, 40_000])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, damage: object, num_frames: int) -> None:
     path = tmp_path / "clip.safetensors"
@@ -71,6 +74,30 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_rows(tmp_path / "clip.safetensors", failing())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_frames", [10, 40_000])
+def test_a_flipped_bit_counts_as_damage_to_whoever_checks(tmp_path: Path, num_frames: int) -> None:
+    path = tmp_path / "clip.safetensors"
+    write_rows(path, in_chunks(rows(num_frames), [num_frames]))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert read_rows(path, "pixels_THWC") is None
+    assert read_rows(path, "pixels_THWC", checked=False) is not None
+
+
+@pytest.mark.parametrize("num_frames", [10, 40_000])
+def test_what_else_is_said_is_asked_last_and_read(tmp_path: Path, num_frames: int) -> None:
+    path, asked = tmp_path / "clip.safetensors", []
+
+    def chunks() -> object:
+        yield from in_chunks(rows(num_frames), [num_frames])
+        asked.append("the chunks have come")
+
+    write_rows(path, chunks(), about=lambda: f"{asked} é")
+    found = read_rows(path, "feature_TD")
+    assert found is not None and found.about == "['the chunks have come'] é"
 
 
 def test_parts_of_a_hash_keep_their_borders() -> None:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serving.rows import INDEX, Row, answered, as_text, columns, failed, to_table
-from serving.sink import FORMATS, open_sink
+from serving.batch.places import Place
+from serving.batch.rows import INDEX, Row, answered, as_text, columns, failed, of_model, to_table
+from serving.batch.sink import FORMATS, open_sink
 from vidseq.errors import EmptyVideo, TooManyFrames
 from vidseq.schemas import (
     EarlyExited,
@@ -58,17 +59,20 @@ def leaves(answer: dict[str, object], prefix: str = "") -> Iterator[tuple[str, o
 
 
 def test_every_field_of_a_prediction_has_a_column_of_its_name() -> None:
-    (row,) = to_table([{INDEX: 0, "path": "a.mp4"} | answered(PREDICTION, frames=True)], frames=True).to_pylist()
+    (row,) = to_table(
+        [{INDEX: 0, "path": "a.mp4"} | answered(PREDICTION, frames=True)], columns(frames=True)
+    ).to_pylist()
     of_the_model = {"action_labels", "several", "frame_labels"}  # what is the same in every row
     expected = dict(leaves(PREDICTION.model_dump(mode="json", exclude={"model": of_the_model})))
     nothing_went_wrong = {"error_code": None, "error_detail": None}
+    expected["clip_sha256"] = None  # the worker's to say
     assert row == {INDEX: 0, "path": "a.mp4"} | expected | nothing_went_wrong
 
 
 def test_a_failed_clip_has_the_same_columns_and_no_answer() -> None:
     ok = {INDEX: 0, "path": "a.mp4"} | answered(PREDICTION, frames=False)
-    bad = {INDEX: 1, "path": "b.mp4"} | failed(EmptyVideo("the video has zero bytes"), MODEL)
-    table = to_table([ok, bad], frames=False)
+    bad = {INDEX: 1, "path": "b.mp4"} | (of_model(MODEL) | failed(EmptyVideo("the video has zero bytes")))
+    table = to_table([ok, bad], columns(frames=False))
     (_, row) = table.to_pylist()
     said = {name: value for name, value in row.items() if value is not None}
     assert said == {
@@ -88,7 +92,7 @@ def test_the_labels_of_frames_are_a_column_only_when_asked_for() -> None:
 
 
 def test_an_error_of_the_clip_keeps_its_code_and_its_sentence() -> None:
-    row = failed(TooManyFrames(51, 50), MODEL)
+    row = of_model(MODEL) | failed(TooManyFrames(51, 50))
     assert (row["error_code"], row["error_detail"]) == (
         "video/too-many-frames",
         "the video has 51 frames; at most 50 are allowed",
@@ -96,18 +100,20 @@ def test_an_error_of_the_clip_keeps_its_code_and_its_sentence() -> None:
 
 
 def test_an_error_of_ours_is_told_with_its_class() -> None:
-    row = failed(ZeroDivisionError("division by zero"), MODEL)
+    row = of_model(MODEL) | failed(ZeroDivisionError("division by zero"))
     assert (row["error_code"], row["error_detail"]) == ("error/internal", "ZeroDivisionError: division by zero")
 
 
 def test_a_name_that_is_no_unicode_can_be_written() -> None:
     name = os.fsdecode(b"caf\xe9.mp4")
-    table = to_table([{INDEX: 0, "path": as_text(name)} | failed(ValueError(name), MODEL)], frames=False)
+    table = to_table(
+        [{INDEX: 0, "path": as_text(name)} | (of_model(MODEL) | failed(ValueError(name)))], columns(frames=False)
+    )
     assert table["path"].to_pylist() == ["caf\\udce9.mp4"]
 
 
 def rows(numbers: range) -> pa.Table:
-    return to_table([{INDEX: n, "path": f"{n}.mp4"} for n in numbers], frames=False).drop_columns(INDEX)
+    return to_table([{INDEX: n, "path": f"{n}.mp4"} for n in numbers], columns(frames=False)).drop_columns(INDEX)
 
 
 def read(file: Path) -> list[Row]:
@@ -120,7 +126,7 @@ def read(file: Path) -> list[Row]:
 @EVERY_FORMAT
 def test_tables_are_written_one_after_the_other(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"scores{suffix}"
-    with open_sink(out, columns(frames=False)) as sink:
+    with open_sink(Place.of(str(out)), columns(frames=False)) as sink:
         for first in (0, 3, 6):
             sink.write(rows(range(first, first + 3)))
     assert read(out) == rows(range(9)).to_pylist()
@@ -135,10 +141,10 @@ def test_an_unknown_action_is_null_beside_its_candidates_and_names_keep_their_sl
     unknown = PREDICTION.model_copy(update={"action": None, "actions": (), "top": top})
     several = PREDICTION.model_copy(update={"action": top[0], "actions": top, "top": top})
     table = to_table(
-        [{INDEX: 0, "path": "a"} | answered(one, frames=False) for one in (unknown, several)], frames=False
+        [{INDEX: 0, "path": "a"} | answered(one, frames=False) for one in (unknown, several)], columns(frames=False)
     )
     out = tmp_path / f"scores{suffix}"
-    with open_sink(out, columns(frames=False)) as sink:
+    with open_sink(Place.of(str(out)), columns(frames=False)) as sink:
         sink.write(table.drop_columns(INDEX))
     first, second = read(out)
     assert (first["action_label"], first["action_score"], first["actions"]) == (None, None, [])
@@ -150,7 +156,7 @@ def test_an_unknown_action_is_null_beside_its_candidates_and_names_keep_their_sl
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"scores{suffix}"
     out.write_text("older")
-    with open_sink(out, columns(frames=False)) as sink:
+    with open_sink(Place.of(str(out)), columns(frames=False)) as sink:
         sink.write(rows(range(5000)))
         assert out.read_text() == "older"
     assert len(read(out)) == 5000
@@ -159,7 +165,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path, suffix: 
 @EVERY_FORMAT
 def test_a_job_that_fails_leaves_no_half_file(tmp_path: Path, suffix: str) -> None:
     def interrupted() -> None:
-        with open_sink(tmp_path / f"scores{suffix}", columns(frames=False)) as sink:
+        with open_sink(Place.of(f"{tmp_path}/scores{suffix}"), columns(frames=False)) as sink:
             sink.write(rows(range(5000)))
             raise KeyboardInterrupt
 
@@ -172,14 +178,14 @@ def test_a_job_that_fails_leaves_no_half_file(tmp_path: Path, suffix: str) -> No
 def test_the_file_can_be_read_by_whom_the_umask_allows(tmp_path: Path, suffix: str) -> None:
     (tmp_path / "like").touch()
     out = tmp_path / f"scores{suffix}"
-    with open_sink(out, columns(frames=False)) as sink:
+    with open_sink(Place.of(str(out)), columns(frames=False)) as sink:
         sink.write(rows(range(1)))
     assert out.stat().st_mode == (tmp_path / "like").stat().st_mode
 
 
 def test_parquet_gathers_small_tables_into_groups(tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
-    with open_sink(out, columns(frames=False)) as sink:
+    with open_sink(Place.of(str(out)), columns(frames=False)) as sink:
         for number in range(5000):
             sink.write(rows(range(number, number + 1)))
     assert pq.ParquetFile(out).metadata.num_row_groups == 2
@@ -187,7 +193,7 @@ def test_parquet_gathers_small_tables_into_groups(tmp_path: Path) -> None:
 
 def test_a_number_that_is_none_is_null_in_json(tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
-    with open_sink(out, columns(frames=False)) as sink:
-        sink.write(to_table([{INDEX: 0, "action_score": math.nan}], frames=False).drop_columns(INDEX))
+    with open_sink(Place.of(str(out)), columns(frames=False)) as sink:
+        sink.write(to_table([{INDEX: 0, "action_score": math.nan}], columns(frames=False)).drop_columns(INDEX))
     assert "NaN" not in out.read_text()
     assert read(out)[0]["action_score"] is None

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -10,15 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.hostile_bombs import bomb
 from tests.require import missing
 from tests.toy_videos import read, write_clip
 from vidseq.config import Fit, Limits, Picture, Sampling
@@ -198,23 +196,6 @@ def test_a_video_that_takes_longer_than_it_may_is_too_slow(sandbox: Sandbox, tmp
     part = write_clip(tmp_path / "part.ts", codec="mpeg2video", num_frames=10, height=1152, width=2048).read_bytes()
     with pytest.raises(TooSlow, match="max_decode_seconds"):
         numbers(part * 200, sandbox, limits=Limits(max_decode_seconds=0.5))
-
-
-def bomb(path: Path, *, side: int) -> Path:
-    """A clip of small pictures, then one that takes `side` x `side` pixels and hardly any bytes."""
-    jpeg = io.BytesIO()
-    Image.new("RGB", (side, side)).save(jpeg, "JPEG")
-    write_clip(path, codec="mjpeg", num_frames=12)
-    with av.open(str(path)) as old:
-        packets = [bytes(packet) for packet in old.demux(video=0) if packet.size]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p"
-        for number, data in enumerate([*packets, jpeg.getvalue(), *packets]):
-            packet = av.Packet(data)
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
-            container.mux(packet)
-    return path
 
 
 def test_a_bomb_costs_its_own_clip_a_typed_error_that_names_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -140,9 +140,9 @@ def test_somebody_elses_session_is_not_found(http_client: httpx2.Client) -> None
         assert problem_of(http_client.get(path, headers=headers)).status == 404
 
 
-def test_a_session_that_was_opened_over_http_can_go_on_by_token_of_another(http_client: httpx2.Client) -> None:
+def test_a_session_over_http_does_not_go_on_from_what_is_no_token(http_client: httpx2.Client) -> None:
     problem = problem_of(http_client.post(PATH, json={"resume": {"token": "nonsense"}}))
-    assert (problem.status, problem.type) == (422, "session/token")
+    assert (problem.status, problem.type) == (403, "session/token")
 
 
 @pytest.mark.parametrize(

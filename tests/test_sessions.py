@@ -239,6 +239,76 @@ def test_a_stream_whose_model_was_replaced_names_both(house: House, tmp_path: Pa
     assert house.live.info.sha256[:12] in str(refused.value) and other.info.sha256[:12] in str(refused.value)
 
 
+@pytest.mark.parametrize("keep", ["service", "client"])
+def test_a_stream_goes_on_with_a_model_of_the_same_trunk_that_takes_the_place_of_its_own(
+    house: House, tmp_path: Path, keep: str
+) -> None:
+    async def story(newer: Live) -> tuple[list[Applied], Final]:
+        service = house.service()
+        stream = await service.open(Open.model_validate({"keep": keep}), owner=OWNER)
+        answers = []
+        for push in PUSHES:
+            answers.append(await stream.push(push, born_seconds=0.0))
+            service.live = newer if service.live is house.live else house.live
+        return answers, await stream.end(video=None, seen_until=None)
+
+    expected, _ = run(whole(house.service()))
+    with toy_live(tmp_path / "newer", version="2") as newer:
+        assert newer.info.sha256 != house.live.info.sha256
+        answers, final = run(story(newer))
+    assert_same(labels(answers), labels(expected))
+    assert final.prediction.model.version == ("2" if len(PUSHES) % 2 == 0 else "1")
+
+
+def test_a_kept_session_is_resumed_by_a_model_of_the_same_trunk(house: House, tmp_path: Path) -> None:
+    async def story(newer: Live) -> list[Applied]:
+        session = await opened(house.service())
+        services = [house.service(), house.service(live=newer)]
+        return [
+            await services[sequence % 2].put(session, sequence=sequence, push=push, owner=OWNER)
+            for sequence, push in enumerate(PUSHES)
+        ]
+
+    expected, _ = run(whole(house.service()))
+    with toy_live(tmp_path / "newer", version="2") as newer:
+        assert_same(labels(run(story(newer))), labels(expected))
+
+
+def test_a_stream_that_cannot_go_on_with_the_model_in_its_models_place_hears_so_at_its_next_push(
+    house: House, tmp_path: Path
+) -> None:
+    async def story(other: Live) -> None:
+        service = house.service()
+        stream = await service.open(Open(), owner=OWNER)
+        await stream.push(PUSHES[0], born_seconds=0.0)
+        service.live = other
+        await stream.push(PUSHES[1], born_seconds=0.0)
+
+    with toy_live(tmp_path / "other", seed=1) as other, pytest.raises(ModelReplaced) as refused:
+        run(story(other))
+    assert house.live.info.sha256[:12] in str(refused.value) and other.info.sha256[:12] in str(refused.value)
+
+
+def test_a_push_that_was_begun_with_a_model_ends_with_it(house: House, tmp_path: Path) -> None:
+    async def story(other: Live) -> tuple[Applied, int]:
+        service = house.service()
+        stream = await service.open(Open(), owner=OWNER)
+        push = asyncio.ensure_future(stream.push(PUSHES[0], born_seconds=0.0))
+        await asyncio.sleep(0)  # it has begun
+        service.live = other
+        applied = await push
+        service.live = house.live
+        session = stream.ready.session
+        assert session is not None
+        return applied, (await service.standing(session, owner=OWNER)).next_sequence
+
+    expected, _ = run(whole(house.service()))
+    with toy_live(tmp_path / "other", seed=1) as other:
+        applied, next_sequence = run(story(other))
+    assert_same(labels([applied]), labels(expected[:1]))
+    assert next_sequence == 1
+
+
 def test_the_session_of_another_caller_is_not_even_there(house: House) -> None:
     async def story() -> None:
         session = await opened(house.service())

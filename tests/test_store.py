@@ -8,18 +8,18 @@ import resource
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from redis_server import PASSWORD, losing_one_answer, running_redis
 
 from serving.sealing import SealBroken, load_keys, new_key
-from serving.store import MAX_STATE_BYTES, Kept, Lifetimes, Record, Store, StoreDown, open_store
+from serving.store import MAX_STATE_BYTES, Kept, Record, Store, StoreDown
+from tests.redis_server import PASSWORD, losing_one_answer
+from tests.stores import *  # noqa: F403  fixtures
+from tests.stores import KEYS, kept_at, new, opened, push, state_at
 from vidseq.errors import (
     OptionError,
     SequenceConflict,
@@ -30,79 +30,8 @@ from vidseq.errors import (
     TooManySessions,
 )
 
-KEYS = load_keys(f"{new_key()} {new_key()}")
 SPAWN = multiprocessing.get_context("spawn")
 ROUNDS = 60  # of a race
-
-
-@pytest.fixture(scope="module")
-def redis_process() -> Iterator[str]:
-    with running_redis() as url:
-        yield url
-
-
-@pytest.fixture
-def redis_url(redis_process: str) -> str:
-    with redis.Redis.from_url(redis_process) as client:
-        client.flushall()
-    return redis_process
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> Iterator[str]:
-    path = tmp_path / "sessions.db"
-    yield f"sqlite://{path}"
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-@pytest.fixture(params=["sqlite_url", "redis_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue(request.param)
-    return found
-
-
-def opened(url: str, *, keys: tuple[bytes, ...] = KEYS, **lifetimes: float) -> "closing[Store]":
-    return closing(open_store(url, lifetimes=Lifetimes.model_validate(lifetimes), keys=keys))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with opened(url) as store:
-        yield store
-
-
-def new(session_id: str = "s", **fields: Any) -> Record:
-    record = Record(
-        session_id=session_id,
-        owner="ann",
-        sequence=0,
-        state=state_at(0),
-        meta='{"top_k": 5, "é": 1}',
-        ended=False,
-        created_seconds=1_700_000_000.25,
-        touched_seconds=1_700_000_000.25,
-    )
-    return replace(record, **fields)
-
-
-def state_at(sequence: int) -> bytes:
-    """20,000 bytes that tell a whole state from half of one."""
-    return b"%09d\0" % sequence * 2_000
-
-
-def kept_at(sequence: int) -> Kept:
-    return Kept(digest=b"digest %d" % sequence, answer=b"answer %d" % sequence)
-
-
-def push(store: Store, record: Record, *, number: int = 1, **fields: Any) -> Record:
-    """The record after `number` more pushes, which the store has."""
-    sequence = record.sequence + number
-    after = replace(record, sequence=sequence, state=state_at(sequence), **fields)
-    store.replace(
-        after, expected=record.sequence, kept={push: kept_at(push) for push in range(record.sequence, sequence)}
-    )
-    return after
 
 
 # One session -----------------------------------------------------------------------------------------
@@ -360,6 +289,110 @@ def test_an_expired_session_is_remembered_after_it_was_swept_and_then_forgotten(
             store.read("s")
         time.sleep(1.0)
         store.create(new("sweeps again"))
+        with pytest.raises(SessionNotFound):
+            store.read("s")
+
+
+# Forgetting ------------------------------------------------------------------------------------------
+
+
+def test_all_sessions_of_an_owner_are_forgotten_and_no_others(store: Store) -> None:
+    for name in "123":
+        store.create(new(name))
+    store.create(new("4", owner="bob"))
+    after = push(store, new("1"))
+    assert store.forget_all("ann") == 3
+    for name in "123":
+        with pytest.raises(SessionNotFound):
+            store.read(name)
+    with pytest.raises(SessionNotFound):
+        push(store, after)  # by a replica that had it in its hands
+    assert store.answers_from("1", 0) == {}
+    assert store.read("4") == new("4", owner="bob")
+    assert store.forget_all("ann") == 0
+
+
+def test_what_was_forgotten_makes_room(url: str) -> None:
+    with opened(url, max_per_owner=1, max_total=1) as store:
+        store.create(new("1"))
+        store.forget_all("ann")
+        store.create(new("2"))
+        assert store.read("2") == new("2")
+
+
+def test_more_sessions_than_one_step_takes_are_all_forgotten(url: str) -> None:
+    with opened(url, max_per_owner=2_000) as store:
+        for number in range(1_203):
+            store.create(new(f"s{number}", state=b"small"))
+        assert store.forget_all("ann") == 1_203
+        with pytest.raises(SessionNotFound):
+            store.read("s1202")
+
+
+def test_nothing_of_a_forgotten_session_is_left_in_any_file(sqlite_url: str, tmp_path: Path) -> None:
+    """Not in a page that was given back, nor as a page once was, in the WAL."""
+    with opened(sqlite_url, keys=()) as store, opened(sqlite_url, keys=()) as other:
+        for number in range(20):
+            store.create(record := new(f"s{number}", state=b"never seen again" * 1_000))
+            push(other, record, state=b"never seen again" * 500)
+        assert num_found(tmp_path, b"never seen again") >= 20 * 500
+        store.forget_all("ann")
+        assert num_found(tmp_path, b"never seen again", b"answer 0") == 0
+
+
+def num_found(folder: Path, *words: bytes) -> int:
+    return sum(path.read_bytes().count(word) for path in folder.rglob("*") if path.is_file() for word in words)
+
+
+def test_nothing_is_left_in_redis(redis_url: str) -> None:
+    with opened(redis_url) as store, redis.Redis.from_url(redis_url) as client:
+        for number in range(3):
+            store.create(new(f"s{number}"))
+            push(store, new(f"s{number}"))
+        assert len(client.keys("*")) == 2 * 3 + 2
+        store.forget_all("ann")
+        assert client.keys("*") == []
+
+
+def test_whoever_reads_old_pages_is_told_of_and_the_next_call_leaves_nothing(sqlite_url: str, tmp_path: Path) -> None:
+    with opened(sqlite_url, keys=()) as store, closing(sqlite3.connect(tmp_path / "sessions.db")) as reader:
+        store.create(new(state=b"never seen again" * 1_000))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sessions").fetchone()
+        with pytest.raises(StoreDown, match="ask again"):
+            store.forget_all("ann")
+        with pytest.raises(SessionNotFound):
+            store.read("s")
+        reader.execute("COMMIT")
+        store.forget_all("ann")
+        assert num_found(tmp_path, b"never seen again") == 0
+
+
+def test_what_has_expired_is_gone_after_a_sweep(url: str, tmp_path: Path) -> None:
+    with opened(url, keys=(), idle_seconds=0.1) as store:
+        for number in range(100):
+            store.create(new(f"s{number}", state=b"never seen again"))
+        time.sleep(0.15)
+        store.sweep()
+        assert num_found(tmp_path, b"never seen again") == 0
+        with pytest.raises(SessionExpired):
+            store.read("s99")
+
+
+def test_a_sweep_leaves_what_lives(store: Store) -> None:
+    store.create(new())
+    assert store.sweep() == 0
+    assert store.read("s") == new()
+
+
+def test_names_of_what_has_expired_are_forgotten_in_their_time(url: str) -> None:
+    with opened(url, idle_seconds=0.1, remembered_seconds=0.1) as store:
+        store.create(new())
+        time.sleep(0.15)
+        store.sweep()
+        time.sleep(0.15)
+        store.create(new("other"))  # Redis looks then
+        store.sweep()
         with pytest.raises(SessionNotFound):
             store.read("s")
 

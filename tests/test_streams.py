@@ -16,6 +16,7 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from serving.finished import Finished
 from serving.parts import Frames
 from tests.stream_server import Client, refusal, said, stream_app, talking
 from tests.toy_streams import assert_same, chunked, labels, pushed, run, toy_frames, toy_live
@@ -410,7 +411,7 @@ def test_a_token_that_was_changed_is_refused(url: str) -> None:
     with talking(url) as client:
         client.say(f'{{"type": "open", "keep": "client", "resume": {{"token": "{token[:-2]}AA"}}}}')
         failed, code = refusal(client)
-    assert (failed.problem.type, code) == ("session/token", 4422)
+    assert (failed.problem.type, code) == ("session/token", 4403)
 
 
 def test_a_session_of_another_model_names_both(live: Live, tmp_path: Path) -> None:
@@ -438,7 +439,7 @@ def test_a_page_of_another_host_may_not_use_its_readers_browser(url: str, origin
 
 
 def test_a_page_of_this_host_or_one_that_is_allowed_may(live: Live, tmp_path: Path) -> None:
-    app = stream_app(live, tmp_path, streams={"allowed_origins": ["https://app.example"]})
+    app = stream_app(live, tmp_path, allowed_origins=["https://app.example"])
     with running(app) as url:
         for origin in (url, "https://app.example"):
             with talking(url, origin=origin) as client:
@@ -625,8 +626,8 @@ def test_streams_and_pushes_are_observed(live: Live, tmp_path: Path) -> None:
     seen: list[tuple[str, str, int]] = []
     pushes: list[int] = []
 
-    def observe(*, route: str, method: str, status: int, seconds: float) -> None:
-        seen.append((route, method, status))
+    def observe(finished: Finished) -> None:
+        seen.append((finished.route, finished.method, finished.status))
 
     def observe_push(applied: Applied, *, seconds: float) -> None:
         assert 0 < seconds < 60

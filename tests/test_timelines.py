@@ -7,10 +7,10 @@ import pytest
 
 from training.data.clips import LabelledClip, LabelledSegment
 from training.data.dataset import Dataset
-from training.data.features import ClipFeatures
 from training.measure.figures import ClipRow
 from training.measure.scores import ClipScores
 from training.report.timelines import Run, Timeline, choose
+from vidseq.features.store import ClipFeatures
 
 ACTIONS, FRAMES = ("serve", "return"), ("wait", "swing")
 SECONDS_T = np.arange(8) / 4

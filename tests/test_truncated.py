@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from serving.batch.rows import failed
 from serving.labeller import Labeller
-from serving.rows import failed
 from tests.stream_server import said, stream_app, talking
 from tests.test_cli import in_process, refused
 from tests.test_web import problem_of
@@ -160,7 +160,7 @@ def test_a_row_of_a_stump_has_the_code_and_the_figures(model: Path, stump: bytes
     classifier = Classifier.load(model)
     with pytest.raises(TruncatedVideo) as caught:
         classifier.classify(stump)
-    row = failed(caught.value, classifier.info)
+    row = failed(caught.value)
     assert row["error_code"] == CODE and "10.00 s" in row["error_detail"]
 
 

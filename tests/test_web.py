@@ -8,17 +8,19 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app, undecoded, wait_until
 
 from serving import openapi, problems
+from serving.finished import Finished
 from serving.problems import DigestMismatch, MalformedDigest
 from serving.web import WebSettings, create_control_app, create_service_app
+from tests.web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app, undecoded, wait_until
 from vidseq.errors import (
     CheckpointError,
     LimitExceeded,
@@ -345,6 +347,38 @@ def test_a_body_that_stops_coming_is_a_timeout() -> None:
     assert "11 bytes" in problem["detail"]
 
 
+def test_a_body_that_trickles_is_given_up_long_before_it_would_have_to_be_whole() -> None:
+    slow = {"body_timeout_seconds": 60, "body_grace_seconds": 0.5, "min_body_bytes_per_second": 100}
+    begun = time.monotonic()
+    with running(toy_app(**slow)) as url, connect(url) as connection:
+        connection.sendall(head("Content-Type: video/mp4\r\nContent-Length: 100"))
+        for _ in range(30):  # ten bytes a second
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x")
+            time.sleep(0.1)
+        status, problem = answer_on(connection)
+    assert (status, problem["type"]) == (408, "request/body-timeout")
+    assert time.monotonic() - begun < 30
+
+
+def test_a_body_that_comes_fast_enough_may_take_longer_than_the_grace() -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(10):
+            time.sleep(0.1)
+            yield bytes(1000)
+
+    settings = {"body_grace_seconds": 0.5, "min_body_bytes_per_second": 1000}
+    assert ask(toy_app(**settings), content=pieces()).status_code == 200
+
+
+def test_bodies_that_do_not_come_keep_nobody_from_working() -> None:
+    with running(toy_app(max_concurrent=1, max_arriving=4)) as url, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stuck = stack.enter_context(connect(url))
+            stuck.sendall(head("Content-Type: video/mp4\r\nContent-Length: 100") + b"a few bytes")
+        assert httpx2.post(url + CLASSIFY, content=b"video", headers=RAW).status_code == 200
+
+
 def test_all_bodies_together_are_bounded() -> None:
     held = Held()
     with running(toy_app(held, max_body_bytes=1000, max_held_bytes=1500)) as url, httpx2.Client(base_url=url) as client:
@@ -375,8 +409,25 @@ def test_a_full_service_refuses_at_once_and_says_when_to_come_back() -> None:
     assert live.status_code == 200
 
 
+def test_no_more_wait_than_are_labelled_in_the_time_a_request_may_wait() -> None:
+    held = Held()
+    with running(toy_app(held, min_waiting=2, max_wait_seconds=0.01)) as url, contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(connect(url)) for _ in range(2)]
+        for connection in waiting:
+            connection.sendall(head("Content-Type: video/mp4\r\nContent-Length: 5") + b"video")
+            assert held.entered.wait(10)
+            held.entered.clear()
+        time.sleep(0.1)  # in which nobody leaves
+        refused = problem_of(httpx2.post(url + CLASSIFY, content=b"video", headers=RAW))
+        held.release.set()
+        assert [answer_on(connection)[0] for connection in waiting] == [200, 200]
+        assert httpx2.post(url + CLASSIFY, content=b"video", headers=RAW).status_code == 200
+    assert (refused.type, refused.retryable) == ("service/busy", True)
+    assert refused.detail == "2 requests are being answered, which is the most that can be in a reasonable time"
+
+
 def test_an_upload_in_progress_takes_a_place() -> None:
-    with running(toy_app(max_concurrent=1)) as url, connect(url) as connection:
+    with running(toy_app(max_arriving=1)) as url, connect(url) as connection:
         connection.sendall(head("Content-Type: video/mp4\r\nContent-Length: 100") + b"half")
         wait_until(lambda: httpx2.post(url + CLASSIFY, content=b"video", headers=RAW).status_code == 429)
         connection.close()  # a client that goes gives its place back
@@ -511,7 +562,14 @@ def test_the_control_app_answers_health_and_nothing_else() -> None:
     with running(app) as url:
         assert httpx2.get(url + "/livez").status_code == 200
         assert problem_of(httpx2.get(url + "/metrics")).status == 404
-        assert problem_of(httpx2.get(url + "/v1/models")).status == 404
+        assert problem_of(httpx2.get(url + "/v2/models")).status == 404
+
+
+def test_what_is_the_services_is_a_moments_problem_where_only_the_control_app_is() -> None:
+    app = create_control_app(ready=lambda: None, metrics=None, settings=WebSettings())
+    with running(app) as url:
+        problem = problem_of(httpx2.post(url + "/v1/classify", content=b"clip"))
+    assert (problem.status, problem.type, problem.retryable) == (503, "service/not-ready", True)
 
 
 def test_the_service_app_can_stand_behind_a_server_that_takes_the_prefix_off() -> None:
@@ -532,9 +590,9 @@ def test_the_service_app_can_stand_behind_a_server_that_takes_the_prefix_off() -
 def test_each_request_is_observed_once_by_its_route_and_status() -> None:
     seen: list[tuple[str, str, int]] = []
 
-    def observe(*, route: str, method: str, status: int, seconds: float) -> None:
-        assert 0 <= seconds < 60
-        seen.append((route, method, status))
+    def observe(finished: Finished) -> None:
+        assert 0 <= finished.seconds < 60
+        seen.append((finished.route, finished.method, finished.status))
 
     app = toy_app(raising(TooManyFrames(3, 2)), observe=observe)
     with running(app, http="h11") as url:  # which lets any word pass as a method
@@ -552,7 +610,7 @@ def test_every_status_of_the_table_is_declared(http_client: httpx2.Client) -> No
     declared = {int(status) for path in paths.values() for verb in path.values() for status in verb["responses"]}
     told = {status for status, _ in problems.TABLE.values()}
     assert declared == told | {200, 201, 204, 500}
-    of_sessions_alone = {201, 204, 409, 410}
+    of_sessions_alone = {201, 204, 410}
     assert set(paths[CLASSIFY]["post"]["responses"]) == {str(status) for status in declared - of_sessions_alone}
 
 
@@ -597,13 +655,13 @@ def test_streams_sessions_and_lines_are_on_the_page(http_client: httpx2.Client) 
 
 
 def test_both_parts_show_the_whole_page() -> None:
-    app = create_control_app(ready=lambda: None, metrics=None, settings=WebSettings())
+    app = create_control_app(ready=lambda: None, metrics=None, settings=WebSettings(docs=True))
     with running(app) as url:
         assert CLASSIFY in httpx2.get(url + "/openapi.json").json()["paths"]
 
 
-def test_the_page_can_be_left_out() -> None:
-    with running(toy_app(docs=False)) as url:
+def test_the_page_is_left_out_unless_it_is_asked_for() -> None:
+    with running(toy_app(docs=WebSettings().docs)) as url:
         assert {httpx2.get(url + path).status_code for path in ("/docs", "/openapi.json", "/redoc")} == {404}
 
 

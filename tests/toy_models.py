@@ -1,5 +1,7 @@
 """Models of a few kilobytes with seeded random weights: they know nothing, but what they say never changes."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,9 @@ from vidseq.config import (
     Sampling,
     SegmentsConfig,
 )
+from vidseq.engine import direct
 from vidseq.model import SequenceModel, VideoModel
+from vidseq.rehearsal import answer
 
 ACTIONS = ("grow", "shrink", "turn")
 FRAMES = ("still", "moving", "gone")
@@ -58,16 +62,32 @@ def toy_model(config: ModelConfig, *, seed: int = 0) -> VideoModel:
         return VideoModel.build(config)
 
 
-def toy_checkpoint(folder: Path, *, seed: int = 0, **options: Any) -> Path:
-    """A model folder; `options` are those of `toy_config`."""
+def toy_checkpoint(
+    folder: Path, *, seed: int = 0, with_answer: bool = False, version: str = "1", **options: Any
+) -> Path:
+    """A model folder; `options` are those of `toy_config`. `with_answer`: its own, to the known clip."""
     config = toy_config(**options)
     model = toy_model(config, seed=seed)
     with _seeded(seed):
         baseline = SequenceModel(config.baseline(), feature_size=model.encoder.feature_size)
     save_checkpoint(
-        folder, config=config, model=model, baseline=baseline, documents={"card.md": "# A toy"}, version="1"
+        folder,
+        config=config,
+        model=model,
+        baseline=baseline,
+        answer=answer(config, direct(model), device="cpu") if with_answer else None,
+        documents={"card.md": "# A toy"},
+        version=version,
     )
     return folder
+
+
+def hash_again(folder: Path, *names: str) -> None:
+    """The manifest of whoever changed these files on purpose."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in names:
+        manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import numpy as np
 
 from training.data.clips import LabelledClip, LabelledSegment
 from training.data.dataset import Dataset
-from training.data.features import ClipFeatures
 from training.measure.scores import ClipScores
 from vidseq.config import HeadsConfig, ModelConfig
+from vidseq.features.store import ClipFeatures
 
 ACTIONS, FRAMES = ("a", "b", "c"), ("still", "x", "y")
 FRAMES_PER_SECOND = 2

@@ -4,14 +4,18 @@ The number stands in the centre square as 4 x 4 blocks of black and white: 12 bi
 (white, black, black, black), so that a picture on its side or upside down cannot be read.
 """
 
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import numpy.typing as npt
+
+from vidseq.container import new_memory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -127,6 +131,17 @@ def turn_clockwise(mp4: bytes) -> bytes:
     """The same file, with a display matrix that says: turn it by 90 degrees."""
     quarter_turn = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
     return overwrite(mp4, mp4.index(b"tkhd") + 4 + 40, quarter_turn)
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[int]:
+    """The descriptor of a file that holds them."""
+    fd = new_memory("toy")
+    try:
+        os.write(fd, data)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def overwrite(data: bytes, offset: int, new: bytes) -> bytes:

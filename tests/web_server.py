@@ -1,6 +1,10 @@
 """What the tests of the web and of the client share: a real server on a free port, and callables to put behind it."""
 
+import atexit
 import contextlib
+import functools
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,9 +12,16 @@ from typing import Any, BinaryIO
 
 import uvicorn
 
-from serving.envelope import Observer
+from serving.chores import Chores
+from serving.database.core import Database
+from serving.finished import Observer
 from serving.keyring import KeyRing
+from serving.once.kept import Kept, OnceSettings
+from serving.once.once import Once
 from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
+from serving.rates import Rates
+from serving.sealing import Vault, load_keys, new_key
+from serving.usage.ledger import Ledger
 from serving.web import WebSettings, create_app
 from vidseq.early import EarlyExit
 from vidseq.schemas import (
@@ -94,13 +105,25 @@ def undecoded(video: Any, **options: Any) -> Frames:
     raise AssertionError("nothing here asks for a decoder")
 
 
+@functools.cache
+def kept_anywhere() -> Once:
+    """For all tests that do not look at what is kept."""
+    folder = tempfile.mkdtemp(prefix="vidseq-once-")
+    atexit.register(shutil.rmtree, folder)
+    return Once(Kept(Database(f"sqlite://{folder}/vidseq.db"), Vault(load_keys(new_key())), OnceSettings()))
+
+
 def toy_app(
     classify: Classify = count_bytes,
     *,
     ready: Callable[[], str | None] = lambda: None,
     sessions: Sessions | None = None,
     decode: Decode = undecoded,
+    once: Once | None = None,
+    ledger: Ledger | None = None,
+    chores: Chores | None = None,
     keys: KeyRing | None = None,
+    counted: Rates | None = None,
     observe: Observer | None = None,
     observe_push: PushObserver = unobserved,
     **settings: Any,
@@ -110,10 +133,14 @@ def toy_app(
         models=lambda: TOY_MODELS,
         sessions=sessions,
         decode=decode,
+        once=once or kept_anywhere(),
+        ledger=ledger,
+        chores=chores,
         ready=ready,
         metrics=lambda: b"videos_total 1\n",
         keys=keys,
-        settings=WebSettings(**settings),
+        rates=counted,
+        settings=WebSettings(**{"docs": True} | settings),
         observe=observe,
         observe_push=observe_push,
     )

@@ -14,11 +14,12 @@ from typing import TypeVar
 import torch
 
 from training.data.example import Example, one_hot
-from training.data.features import ClipFeatures, FeatureExtractor
+from training.data.features import FeatureExtractor
 from training.loop.fit import fit
 from training.settings import FitConfig
 from vidseq.config import ModelConfig
 from vidseq.errors import TrainingStopped, VideoError
+from vidseq.features.store import ClipFeatures
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 load_checkpoint -> read_clips, with the model's own labels -> features (cached) -> scores -> evaluate, or compare
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,20 +35,29 @@ class _Ready:
 
 
 def evaluate_model(
-    model: Path, clips: Path, *, group_by: str | None, on_bad: OnBad, device: str, show: Show
+    model: Path,
+    clips: Path,
+    *,
+    group_by: str | None,
+    on_bad: OnBad,
+    device: str,
+    show: Show,
+    trusted_keys: Sequence[Path] | None = None,
 ) -> Evaluation:
     """A model's figures, and its baselines', on a folder of labelled clips.
 
     Args:
         group_by: a column of clips.csv: intervals draw all clips that share its value together.
         device: where the encoder runs.
+        trusted_keys: files of public keys, one of which must have signed the model; None asks for no signature.
 
     Raises:
         DatasetError: mistakes in the folder, or labels that the model does not know.
         CheckpointError: not a model.
     """
-    ready = _prepared(load_checkpoint(model), clips, group_by=group_by, on_bad=on_bad, device=device, show=show)
-    checkpoint, dataset, examples = ready.checkpoint, ready.dataset, ready.examples
+    checkpoint = load_checkpoint(model, trusted_keys=trusted_keys)
+    ready = _prepared(checkpoint, clips, group_by=group_by, on_bad=on_bad, device=device, show=show)
+    dataset, examples = ready.dataset, ready.examples
     assert checkpoint.baseline is not None, "every trained model has its baseline beside it"
     alone = checkpoint.frame_alone
     found = evaluate(
@@ -64,7 +73,15 @@ def evaluate_model(
 
 
 def compare_models(
-    first: Path, second: Path, clips: Path, *, group_by: str | None, on_bad: OnBad, device: str, show: Show
+    first: Path,
+    second: Path,
+    clips: Path,
+    *,
+    group_by: str | None,
+    on_bad: OnBad,
+    device: str,
+    show: Show,
+    trusted_keys: Sequence[Path] | None = None,
 ) -> Comparison:
     """Two models on the same clips, each with its own encoder and sampling; see `evaluate_model`.
 
@@ -72,7 +89,7 @@ def compare_models(
         OptionError: they say different labels, so that nothing can be compared.
         DatasetError, CheckpointError: as `evaluate_model`.
     """
-    checkpoints = load_checkpoint(first), load_checkpoint(second)
+    checkpoints = tuple(load_checkpoint(model, trusted_keys=trusted_keys) for model in (first, second))
     check_labels(*((checkpoint.info.name, checkpoint.config.heads) for checkpoint in checkpoints))
     ready = [
         _prepared(checkpoint, clips, group_by=group_by, on_bad=on_bad, device=device, show=show)

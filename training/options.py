@@ -43,6 +43,7 @@ from vidseq.config import (
     first_mistake,
 )
 from vidseq.errors import OptionError
+from vidseq.features.extract import Look
 
 MotionOf = Literal["last", "middle", "pooled"]
 
@@ -134,6 +135,26 @@ def configure(
     return config, settings
 
 
+def look(options: Options) -> Look:
+    """How a model of these options looks at videos, whatever its labels.
+
+    Raises:
+        OptionError: options that do not go together.
+    """
+    try:
+        return _look(options)
+    except ValidationError as error:
+        raise OptionError(": ".join(filter(None, first_mistake(error)))) from None
+
+
+def _look(options: Options) -> Look:
+    encoder = backbones.build_config(
+        options.backbone, weights=options.weights, precision=options.precision, motion=_motion(options)
+    )
+    sampling = Sampling(frames_per_second=options.frames_per_second, max_frames=options.max_frames)
+    return Look(encoder, Picture(size=options.size, fit=options.fit), sampling)
+
+
 def _unfreeze(options: Options) -> UnfreezeConfig | None:
     if options.unfreeze == "none":
         return None
@@ -173,12 +194,11 @@ def _motion(options: Options) -> MotionConfig | None:
 def _model_config(
     options: Options, action_labels: tuple[str, ...], frame_labels: tuple[str, ...], background: str | None
 ) -> ModelConfig:
+    seen = _look(options)
     return ModelConfig(
-        picture=Picture(size=options.size, fit=options.fit),
-        sampling=Sampling(frames_per_second=options.frames_per_second, max_frames=options.max_frames),
-        encoder=backbones.build_config(
-            options.backbone, weights=options.weights, precision=options.precision, motion=_motion(options)
-        ),
+        picture=seen.picture,
+        sampling=seen.sampling,
+        encoder=seen.encoder,
         recurrent=RecurrentConfig(
             cell=options.cell,
             projection_size=options.hidden_size,

@@ -26,8 +26,10 @@ from training.trainer import Trainer
 from vidseq.checkpoint import check_destination, save_checkpoint
 from vidseq.config import ModelConfig
 from vidseq.encoder import Encoder, load_default_weights
+from vidseq.engine import direct
 from vidseq.errors import OptionError
 from vidseq.model import VideoModel, check_state_size
+from vidseq.rehearsal import answer
 
 
 def train(
@@ -41,6 +43,7 @@ def train(
     on_bad: OnBad,
     device: str,
     report_thumbnails: bool,
+    features: Path | None = None,
     num_workers: int = 1,
     show: Show,
 ) -> Evaluation:
@@ -51,7 +54,8 @@ def train(
     some clips are marked `test`. Either way the scores of clips not learnt from calibrate the action, for early exit.
     `device` computes the features; the sequence model is small and stays on the CPU. A CNN that is unfrozen is trained
     first, by `num_workers`, on all but the validation split; features and baselines are then those of the trained one.
-    The report in the folder holds small pictures of clips only if that is asked for.
+    Features are kept in the store `features`, by default one in the user's cache folder. The report in the folder holds
+    small pictures of clips only if that is asked for.
 
     Raises:
         DatasetError, OptionError, CheckpointError: with a sentence for the person.
@@ -71,14 +75,17 @@ def train(
     check_state_size(config, encoder.motion)
     _check_cnn(encoder, settings, num_folds=num_folds, num_workers=num_workers)
     load_default_weights(encoder)
-    extractor = FeatureExtractor(encoder.to(device), config=config, augment=FrameAugment(settings.augment_frames))
+    augment = FrameAugment(settings.augment_frames)
+    extractor = FeatureExtractor(encoder.to(device), config=config, augment=augment, store=features)
     _say_how_long(folder, extractor, config=config, settings=settings, num_folds=num_folds, show=show)
     dataset = load_features(folder, extractor, num_views=settings.num_views, on_bad=on_bad, show=show)
     run, learnt = out.with_name(f"{out.name}.run"), None
     if settings.unfreeze is not None:
         both = finetune(encoder, dataset, config=config, settings=settings, num_workers=num_workers, run=run, show=show)
         encoder, learnt = both.encoder, both.model
-        dataset = load_features(folder, FeatureExtractor(encoder, config=config), on_bad=on_bad, show=show)
+        dataset = load_features(
+            folder, FeatureExtractor(encoder, config=config, store=features), on_bad=on_bad, show=show
+        )
     trainer = Trainer(
         dataset,
         config=config,
@@ -98,12 +105,14 @@ def train(
         problems=show.warned,
         with_thumbnails=report_thumbnails,
     )
+    model = VideoModel(encoder.cpu(), trained.model.model).eval()
     save_checkpoint(
         out,
         config=trained.config,
-        model=VideoModel(encoder.cpu(), trained.model.model),
+        model=model,
         baseline=trained.baseline.model,
         frame_alone=trained.frame_alone.model,
+        answer=answer(trained.config, direct(model), device="cpu"),
         documents={"card.md": write_card(findings), "report.html": write_report(findings)},
         version="1",
     )

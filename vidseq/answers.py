@@ -5,6 +5,7 @@ Shape letters: T frames.
 
 import time
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,18 @@ from vidseq.engine import Done
 from vidseq.labelling import Labelled, Labelling, closed, end_of
 from vidseq.sampling import Clip, summarize
 from vidseq.schemas import EarlyExited, FrameLabel, ModelInfo, Prediction, Segment, Timings, VideoReport
+
+
+class Frames(Protocol):
+    """Sampled frames in a row, of which only the times matter here."""
+
+    @property
+    def seconds_T(self) -> NDArray[np.float64]: ...
+
+    @property
+    def stride(self) -> int: ...
+
+    def __len__(self) -> int: ...
 
 
 class Collected:
@@ -45,7 +58,7 @@ class Collected:
                 return
             yield clip
 
-    def add(self, clip: Clip, done: Done) -> None:
+    def add(self, clip: Frames, done: Done) -> None:
         """What is said of the next frames, up to the one that was enough."""
         assert self.exited is None, "what comes after an early exit is no part of the answer"
         num_frames = self._num_needed(clip, done)
@@ -56,7 +69,7 @@ class Collected:
         for name in self._milliseconds.keys() - {"decode_ms"}:
             self._milliseconds[name] += getattr(done, name)
 
-    def _num_needed(self, clip: Clip, done: Done) -> int:
+    def _num_needed(self, clip: Frames, done: Done) -> int:
         if self._watch is None:
             return len(clip)
         score_TA = self._labelling.action_scores(self._track, clip.seconds_T.tolist(), done.scores)

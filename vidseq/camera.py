@@ -1,18 +1,14 @@
-"""Frames from a camera, an RTSP stream or a file on the person's own machine, as they come; and what is drawn on them.
+"""Frames from a camera, an RTSP stream or a file on the person's own machine, as they come.
 
 Knows nothing of models. It is the one door that opens a URL, and only rtsp:// and rtsps://; no service uses it.
 
-Shape letters: H height, W width, C channels (blue, green, red, as OpenCV draws them).
+Shape letters: H height, W width, C channels (blue, green, red).
 """
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -26,8 +22,6 @@ from vidseq.video import Frame, Reader, Verdict
 # Pictures come over the connection that asked for them (tcp), so that no port has to be opened for them.
 RTSP_OPTIONS = f"protocol_whitelist;tcp,tls|format_whitelist;rtsp|rtsp_transport;tcp|{CODEC_WHITELIST}"
 RTSP_SCHEMES = ("rtsp://", "rtsps://")
-VIDEO_SUFFIXES = (".mp4", ".mkv")
-WINDOW = "vidseq"
 USUAL_FRAMES_PER_SECOND = 25.0  # where a source does not say how many it has
 
 
@@ -170,74 +164,3 @@ def _without_password(source: str) -> str:
     scheme, _, rest = source.partition("://")
     place, slash, path = rest.partition("/")
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
-
-
-class Annotated:
-    """Pictures with lines of text on them: in a new video file, or in a window where `path` is None.
-
-        with Annotated(Path("seen.mp4"), frames_per_second=25) as annotated:
-            going_on = annotated.draw(frame.pixels_HWC, ["push_up 0.98"])
-
-    A file plays each picture for as long as the next (MPEG-4 in .mp4 or .mkv). Text is drawn in ASCII.
-    Raises OptionError: another suffix, a file that cannot be written, no display to show a window on.
-    """
-
-    def __init__(self, path: Path | None, *, frames_per_second: float) -> None:
-        if path is not None and path.suffix not in VIDEO_SUFFIXES:
-            raise OptionError(f"{path} does not end in one of {', '.join(VIDEO_SUFFIXES)}")
-        if path is None and not _has_display():
-            raise OptionError("no window can be shown: there is no display here; write a file instead")
-        self._path = path
-        self._frames_per_second = frames_per_second
-        self._writer: cv2.VideoWriter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.release()
-        if self._path is None:
-            cv2.destroyAllWindows()
-
-    def draw(self, pixels_HWC: Pixels, lines: Sequence[str]) -> bool:
-        """One more picture [H, W, C] in blue, green, red. False: the person has closed the window, or pressed q."""
-        drawn_HWC = _with_text(pixels_HWC, lines)
-        if self._path is None:
-            cv2.imshow(WINDOW, drawn_HWC)
-            pressed = cv2.waitKey(1) & 0xFF
-            return pressed != ord("q") and cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) > 0
-        if self._writer is None:
-            self._writer = self._open_writer(self._path, drawn_HWC)
-        self._writer.write(drawn_HWC)
-        return True
-
-    def _open_writer(self, path: Path, pixels_HWC: Pixels) -> cv2.VideoWriter:
-        height, width, _ = pixels_HWC.shape
-        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        # An absolute path: FFmpeg would take a name like tcp:8.8.8.8.mp4 for a place to send to.
-        name = os.path.abspath(path)
-        writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, fourcc, self._frames_per_second, (width, height))
-        if not writer.isOpened():
-            raise OptionError(f"{path} cannot be written")
-        return writer
-
-
-def _with_text(pixels_HWC: Pixels, lines: Sequence[str]) -> Pixels:
-    """A copy with white lines, edged in black, from the top left corner down."""
-    drawn_HWC = pixels_HWC.copy()
-    scale = max(0.4, pixels_HWC.shape[0] / 600)
-    for number, line in enumerate(lines, start=1):
-        corner = (round(10 * scale), round(30 * scale * number))
-        for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-            weight = max(1, round(thickness * scale))
-            cv2.putText(drawn_HWC, line, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, weight, cv2.LINE_AA)
-    return drawn_HWC
-
-
-def _has_display() -> bool:
-    """Tried out in a process of its own: where there is no display, Qt ends the process that asks it for a window."""
-    program = f"import cv2; cv2.namedWindow({WINDOW!r}); cv2.waitKey(1); cv2.destroyAllWindows()"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0

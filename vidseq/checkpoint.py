@@ -5,22 +5,23 @@
     baseline.safetensors        the mean-pool model that was trained beside it
     frame_alone.safetensors     the model that sees one frame, trained beside it too; older models have none
     backbone-HASH.safetensors   the frozen encoder; one file on disk for all models that share it (a hard link)
+    golden.json                 the model's own answer to a known clip (vidseq.golden); older models have none
     card.md, report.html        documents for people: what was measured
     manifest.json               schema, name, version, and the SHA-256 of every file above
+    signatures.json             who vouches for the manifest (vidseq.signing), if anybody does
 
-The SHA-256 of manifest.json is the model's identity. Nothing is ever unpickled.
+The SHA-256 of manifest.json is the model's identity, with or without signatures. Nothing is ever unpickled.
 """
 
 import hashlib
-import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -28,19 +29,30 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from vidseq import golden, signing
 from vidseq.config import ModelConfig, first_mistake
 from vidseq.errors import CheckpointError, OptionError
+from vidseq.folder import (
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    MAX_JSON_BYTES,
+    SIGNATURES,
+    Manifest,
+    ModelFolder,
+    manifest_of,
+    opened,
+    sha256,
+)
 from vidseq.model import SequenceModel, VideoModel
 from vidseq.schemas import ModelInfo
 
-SCHEMA = 1
-_MANIFEST, _CONFIG, _MODEL, _BASELINE, _FRAME_ALONE = (
-    "manifest.json",
+_CONFIG, _MODEL, _BASELINE, _FRAME_ALONE = (
     "config.json",
     "model.safetensors",
     "baseline.safetensors",
     "frame_alone.safetensors",
 )
+_HEADER_BYTES = 2**20  # of a safetensors file: some 100 for each tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +63,7 @@ class Checkpoint:
     model: VideoModel
     baseline: SequenceModel | None
     frame_alone: SequenceModel | None
+    golden: golden.Golden | None
     info: ModelInfo
     trunk: str
 
@@ -62,6 +75,7 @@ def save_checkpoint(
     model: VideoModel,
     baseline: SequenceModel,
     frame_alone: SequenceModel | None = None,
+    answer: golden.Golden | None = None,
     documents: Mapping[str, str],
     version: str,
 ) -> None:
@@ -72,6 +86,8 @@ def save_checkpoint(
     beside it.
 
     Args:
+        answer: what the model says of the known clip (vidseq.rehearsal); without, nobody can tell whether it says the
+            same elsewhere.
         documents: texts for people, by file name, such as card.md.
 
     Raises:
@@ -85,17 +101,12 @@ def save_checkpoint(
         _MODEL: save_tensors(model.sequence.state_dict()),
         _BASELINE: save_tensors(baseline.state_dict()),
         **({} if frame_alone is None else {_FRAME_ALONE: save_tensors(frame_alone.state_dict())}),
-        f"backbone-{_sha256(backbone)[:16]}.safetensors": backbone,
+        **({} if answer is None else {golden.FILE: answer.model_dump_json().encode()}),
+        f"backbone-{sha256(backbone)[:16]}.safetensors": backbone,
     }
-    assert documents.keys().isdisjoint({*files, _MANIFEST}), f"a document takes a name of the model's: {[*documents]}"
+    assert documents.keys().isdisjoint(files), f"a document takes a name of the model's: {[*documents]}"
     files |= {name: text.encode() for name, text in documents.items()}
-    manifest = {
-        "schema": SCHEMA,
-        "name": folder.name,
-        "version": version,
-        "files": {name: _sha256(data) for name, data in files.items()},
-    }
-    files[_MANIFEST] = json.dumps(manifest, indent=2).encode()
+    files[MANIFEST] = manifest_of(files, name=folder.name, version=version)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
@@ -116,41 +127,51 @@ def check_destination(folder: Path) -> None:
     """
     if folder.name in ("", ".."):
         raise CheckpointError(f"{folder} does not name a folder for the model")
-    if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is not a model: choose another name")
     ground = next(parent for parent in folder.absolute().parents if parent.exists())
     if not ground.is_dir() or not os.access(ground, os.W_OK):
         raise CheckpointError(f"nothing can be written into {ground}")
 
 
-def load_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
-    """Read a model folder, checking every byte of it; `name` overrides the name it was saved under.
+def load_checkpoint(folder: Path, *, name: str | None = None, trusted_keys: Sequence[Path] | None = None) -> Checkpoint:
+    """Read a model folder, checking every byte of it.
+
+    Args:
+        name: overrides the name it was saved under.
+        trusted_keys: files of public keys, one of which must have signed the model; None asks for no signature.
 
     Raises:
-        CheckpointError: not a model, damaged, or of another version; the message names the file.
+        CheckpointError: not a model, damaged, of another version, or not signed by one of these keys; the message names
+            the file.
+        OptionError: one of `trusted_keys` is not a public key.
     """
-    manifest, identity = _read_manifest(folder)
-    contents = {file: _read_checked(folder / file, digest) for file, digest in manifest["files"].items()}
-    backbones = [file for file in contents if file.startswith("backbone-")]
-    missing = {_CONFIG, _MODEL} - contents.keys()
-    if missing or len(backbones) != 1:
-        raise CheckpointError(f"{folder / _MANIFEST} does not list {', '.join(sorted(missing)) or 'one backbone'}")
-    config = _read_config(folder / _CONFIG, contents[_CONFIG])
-    model = _build(config, folder / _CONFIG)
-    tensors = _with_layers_apart(_read_tensors(folder / _MODEL, contents[_MODEL]))
-    _fill(model.sequence, tensors, folder / _MODEL)
-    _fill(model.encoder.backbone, _read_tensors(folder / backbones[0], contents[backbones[0]]), folder / backbones[0])
-    encoder = model.encoder
-    baseline, frame_alone = (
-        _read_beside(folder / name, contents.get(name), beside, feature_size=feature_size)
-        for name, beside, feature_size in (
-            (_BASELINE, config.baseline(), encoder.feature_size),
-            (_FRAME_ALONE, config.frame_alone(), encoder.pooled_size),
-        )
+    with opened(folder, trusted_keys=trusted_keys) as files:
+        digests = files.manifest.digests
+        backbones = [file for file in digests if file.startswith("backbone-")]
+        missing = {_CONFIG, _MODEL} - digests.keys()
+        if missing or len(backbones) != 1:
+            raise CheckpointError(f"{folder / MANIFEST} does not list {', '.join(sorted(missing)) or 'one backbone'}")
+        config = _read_config(files)
+        model = _build(config, folder / _CONFIG)
+        encoder = model.encoder
+        tensors = _with_layers_apart(_read_tensors(files, _MODEL, model.sequence))
+        _fill(model.sequence, tensors, folder / _MODEL)
+        _fill(encoder.backbone, _read_tensors(files, backbones[0], encoder.backbone), folder / backbones[0])
+        baseline = _read_beside(files, _BASELINE, config.baseline(), feature_size=encoder.feature_size)
+        frame_alone = _read_beside(files, _FRAME_ALONE, config.frame_alone(), feature_size=encoder.pooled_size)
+        answer = golden.parsed(_read_json(files, golden.FILE), folder / golden.FILE) if golden.FILE in digests else None
+        for document in digests.keys() - {_CONFIG, _MODEL, _BASELINE, _FRAME_ALONE, golden.FILE, *backbones}:
+            files.read(document, max_bytes=MAX_DOCUMENT_BYTES)
+    return Checkpoint(
+        config=config,
+        model=model,
+        baseline=baseline,
+        frame_alone=frame_alone,
+        golden=answer,
+        info=_info(files.manifest, config, name=name),
+        trunk=_trunk(config, digests[backbones[0]], tensors),
     )
-    info = _info(manifest, identity, config, name=name)
-    trunk = _trunk(config, manifest["files"][backbones[0]], tensors)
-    return Checkpoint(config=config, model=model, baseline=baseline, frame_alone=frame_alone, info=info, trunk=trunk)
 
 
 def read_info(folder: Path) -> ModelInfo:
@@ -159,62 +180,58 @@ def read_info(folder: Path) -> ModelInfo:
     Raises:
         CheckpointError: not a model, or of another version.
     """
-    manifest, identity = _read_manifest(folder)
-    config = _read_config(folder / _CONFIG, _read_checked(folder / _CONFIG, manifest["files"].get(_CONFIG, "")))
-    return _info(manifest, identity, config, name=None)
+    with opened(folder) as files:
+        return _info(files.manifest, _read_config(files), name=None)
 
 
-def _info(manifest: dict[str, Any], identity: str, config: ModelConfig, *, name: str | None) -> ModelInfo:
+def read_signers(folder: Path) -> dict[str, bool]:
+    """The ids of the keys that have signed a model, and whether their signatures fit it. Whom to trust is not said.
+
+    Raises:
+        CheckpointError: not a model, or its signatures are damaged.
+    """
+    with opened(folder) as files:
+        return {one.key_id: one.fits(files.manifest_bytes) for one in files.signatures()}
+
+
+def sign_checkpoint(folder: Path, key: Ed25519PrivateKey) -> None:
+    """Vouch for a model with a key, once every byte of it was checked; signatures by other keys stay.
+
+    Raises:
+        CheckpointError: it is not a model that can be used, or was changed meanwhile.
+    """
+    checked = load_checkpoint(folder).info.sha256
+    with opened(folder) as files:
+        if files.manifest.sha256 != checked:
+            raise CheckpointError(f"{folder} was changed while it was being checked")
+        data = signing.signed(files.manifest_bytes, key, beside=files.signatures())
+    fresh = folder / f".{SIGNATURES}.{os.getpid()}"
+    _write(fresh, data)
+    fresh.replace(folder / SIGNATURES)
+    _sync(folder)
+
+
+def _info(manifest: Manifest, config: ModelConfig, *, name: str | None) -> ModelInfo:
     return ModelInfo(
-        name=name or manifest["name"],
-        version=manifest["version"],
-        sha256=identity,
+        name=name or manifest.name,
+        version=manifest.version,
+        sha256=manifest.sha256,
         action_labels=config.heads.action_labels,
         several=config.heads.several,
         frame_labels=config.heads.frame_labels,
     )
 
 
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    path = folder / _MANIFEST
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no model folder at {folder}")
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not a model: it has no {_MANIFEST}")
-    data = path.read_bytes()
+def _read_json(files: ModelFolder, name: str) -> bytes:
+    return files.read(name, max_bytes=MAX_JSON_BYTES)
+
+
+def _read_config(files: ModelFolder) -> ModelConfig:
     try:
-        manifest = json.loads(data)
-        schema, files = manifest["schema"], manifest["files"]
-        sound = (
-            isinstance(files, dict)
-            and all(isinstance(digest, str) and Path(file).name == file for file, digest in files.items())
-            and all(isinstance(manifest[key], str) for key in ("name", "version"))
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(f"{path} is damaged: it is not a manifest") from None
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema!r}; this version of vidseq reads schema {SCHEMA}")
-    if not sound:
-        raise CheckpointError(f"{path} is damaged: it is not a manifest")
-    return manifest, _sha256(data)
-
-
-def _read_checked(path: Path, digest: str) -> bytes:
-    """The bytes of a file whose hash is the manifest's. They are hashed and used from one read."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise CheckpointError(f"{path} is missing from the model") from None
-    if _sha256(data) != digest:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {_MANIFEST}")
-    return data
-
-
-def _read_config(path: Path, data: bytes) -> ModelConfig:
-    try:
-        return ModelConfig.model_validate_json(data)
+        return ModelConfig.model_validate_json(_read_json(files, _CONFIG))
     except ValidationError as error:
         field, mistake = first_mistake(error)
+        path = files.path / _CONFIG
         raise CheckpointError(f"{path} does not describe a model of this version: {field}: {mistake}") from None
 
 
@@ -225,20 +242,24 @@ def _build(config: ModelConfig, path: Path) -> VideoModel:
         raise CheckpointError(f"{path} does not describe a model of this version: {error}") from None
 
 
-def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+def _read_tensors(files: ModelFolder, name: str, module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a file that is to fill `module`: how large it may be follows from that."""
+    room = sum(tensor.nbytes for tensor in module.state_dict().values()) + _HEADER_BYTES
+    data = files.read(name, max_bytes=room)
     try:
         tensors: dict[str, Tensor] = load_tensors(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError, AssertionError) as error:  # all by a lying header
+        words = error if isinstance(error, SafetensorError) else f"its header lies ({type(error).__name__}: {error})"
+        raise CheckpointError(f"{files.path / name} is damaged: {words}") from None
     return tensors
 
 
-def _read_beside(path: Path, data: bytes | None, config: ModelConfig, *, feature_size: int) -> SequenceModel | None:
+def _read_beside(files: ModelFolder, name: str, config: ModelConfig, *, feature_size: int) -> SequenceModel | None:
     """A model that was trained beside the one of this folder, on the same frames; None where there is none."""
-    if data is None:
+    if name not in files.manifest.digests:
         return None
     model = SequenceModel(config, feature_size=feature_size).eval()
-    _fill(model, _read_tensors(path, data), path)
+    _fill(model, _read_tensors(files, name, model), files.path / name)
     return model
 
 
@@ -256,6 +277,11 @@ def _with_layers_apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Strictly, in names, shapes and types: torch would turn a type into another without a word."""
+    for name, tensor in module.state_dict().items():
+        if name in tensors and tensors[name].dtype != tensor.dtype:
+            kinds = f"{tensors[name].dtype} and not {tensor.dtype}"
+            raise CheckpointError(f"{path} does not fit its config.json: {name} is {kinds}")
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
@@ -270,10 +296,6 @@ def _trunk(config: ModelConfig, backbone_digest: str, tensors: dict[str, Tensor]
     recurrent = {name: tensor for name, tensor in tensors.items() if name.startswith("recurrent.")}
     digest.update(save_tensors(recurrent))
     return digest.hexdigest()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -7,7 +7,7 @@ print(model.classify("clip.mp4").action)
 for moment in model.stream("clip.mp4"): ...
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -41,16 +41,24 @@ class Classifier:
         compute: how chunks are advanced: `direct(model)` in the caller's thread, or an Engine's `submit`.
         limits: what one video may cost.
         sandbox: where videos are decoded; None is this process, for videos that nobody has made to harm it.
+        check: is called while a video is decoded, as Reader says, and ends it with what it raises.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, compute: Compute, limits: Limits, sandbox: Sandbox | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        compute: Compute,
+        limits: Limits,
+        sandbox: Sandbox | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.config: ModelConfig = checkpoint.config
         self.info: ModelInfo = checkpoint.info
         self._compute = compute
         self._limits = limits
         self._sandbox = sandbox
+        self._check = check
 
     @classmethod
     def load(
@@ -61,13 +69,17 @@ class Classifier:
         device: str = "cpu",
         limits: Limits | None = None,
         sandbox: Sandbox | None = None,
+        trusted_keys: Sequence[Path] | None = None,
     ) -> "Classifier":
         """A classifier that computes in the caller's thread.
 
+        With `trusted_keys`, files of public keys, a model is used only if one of them has signed it (`vidseq sign`).
+
         Raises:
-            CheckpointError: `path` is not a model, is damaged, or is of another version.
+            CheckpointError: `path` is not a model, is damaged, is of another version, or is not signed.
+            OptionError: one of `trusted_keys` is not a public key.
         """
-        checkpoint = load_checkpoint(Path(path), name=name)
+        checkpoint = load_checkpoint(Path(path), name=name, trusted_keys=trusted_keys)
         compute = direct(checkpoint.model.to(device))
         return cls(checkpoint, compute=compute, limits=limits or Limits(), sandbox=sandbox)
 
@@ -134,7 +146,9 @@ class Classifier:
         yield from labelling.moments(labelling.finish(track, end_seconds=track.last_seconds))
 
     def _reader(self, source: Source) -> Reader:
-        return Reader(source, picture=self.config.picture, limits=self._limits, sandbox=self._sandbox)
+        return Reader(
+            source, picture=self.config.picture, limits=self._limits, sandbox=self._sandbox, check=self._check
+        )
 
     def _sampling(self, start_seconds: float, end_seconds: float | None) -> Sampling:
         """The model's own sampling, over the interval of this request."""

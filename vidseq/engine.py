@@ -15,8 +15,10 @@ Shape letters: T frames of one chunk, H height, W width, C colour.
 """
 
 import asyncio
+import atexit
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +33,7 @@ __all__ = ["Compute", "Done", "Engine", "Runner", "Work", "direct", "run_batch"]
 
 # What a caller may have of a batch while others wait: what the encoder computes at once on a CPU, a chunk on a GPU.
 TURN_FRAMES = {"cpu": 4, "cuda": 16}
+PARTING_SECONDS = 5.0  # for the batch that is being computed when the process ends
 
 
 class _Place:
@@ -79,6 +82,19 @@ class _Place:
         return first and self.future.set_running_or_notify_cancel()
 
 
+_running: dict[threading.Thread, "weakref.ref[Engine]"] = {}  # and, until the next one begins, some that have ended
+
+
+@atexit.register
+def _retire_all() -> None:
+    """A thread that is at a tensor when Python takes its threads down ends the process: C++ cannot be unwound so."""
+    for reference in list(_running.values()):
+        if (engine := reference()) is not None:
+            engine.retire()
+    for thread in list(_running):
+        thread.join(PARTING_SECONDS)
+
+
 class Engine:
     """A thread that owns a model and batches what its callers submit; use it as a context manager.
 
@@ -106,10 +122,15 @@ class Engine:
         self._max_waiting = max_waiting
         self._observe = observe
         self._line: deque[_Place] = deque()
+        self._waited_since: float | None = None  # by time.monotonic: by somebody, without a batch that ended since
+        self._num_batched = 0  # frames of the batch that is being computed
         self._closed = False
         self._changed = threading.Condition()  # guards the line and whether it is closed
+        for ended in [thread for thread in _running if not thread.is_alive()]:
+            _running.pop(ended, None)
         self._thread = threading.Thread(target=self._loop, name="vidseq-engine", daemon=True)
         self._thread.start()
+        _running[self._thread] = weakref.ref(self)
 
     def __enter__(self) -> "Engine":
         return self
@@ -121,6 +142,23 @@ class Engine:
     def alive(self) -> bool:
         """Whether the thread runs; it ends when the engine is closed, or with an error that is not an Exception."""
         return self._thread.is_alive()
+
+    @property
+    def num_waiting(self) -> int:
+        """Works in the line, that which is being computed left out."""
+        return len(self._line)
+
+    @property
+    def stalled_seconds(self) -> float:
+        """For how long no batch has ended although somebody waits; 0 while nobody does.
+
+        As if the batch were a full one: one with more frames, which only a bidirectional model's video makes, may take
+        longer.
+        """
+        waited_since, num_batched = self._waited_since, self._num_batched
+        if waited_since is None:
+            return 0.0
+        return (time.monotonic() - waited_since) * min(1.0, self._max_batch_frames / max(num_batched, 1))
 
     def submit(self, work: Work) -> "Future[Done]":
         """Put a work in the line; the future holds its scores and its new state. For threads: blocks while it is full.
@@ -142,10 +180,14 @@ class Engine:
 
     def close(self) -> None:
         """Finish what was submitted, then stop."""
+        self.retire()
+        self._thread.join()
+
+    def retire(self) -> None:
+        """The same without waiting for it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
 
     def _put(self, work: Work) -> _Place:
         """Checks it first: in a batch, one caller's mistake would be everybody's."""
@@ -158,6 +200,8 @@ class Engine:
         with self._changed:
             assert not self._closed, "an engine that was closed, or has died, takes no more work"
             self._line.append(place)
+            if self._waited_since is None:
+                self._waited_since = time.monotonic()
             self._changed.notify_all()
         return place
 
@@ -166,6 +210,8 @@ class Engine:
         try:
             while batch := self._gather():
                 self._serve(batch)
+                with self._changed:
+                    self._waited_since = time.monotonic() if self._line else None
         except BaseException as error:
             with self._changed:
                 self._closed = True
@@ -197,13 +243,16 @@ class Engine:
         turns = [(place, self._turn(place)) for place in batch if place.may_begin()]
         if not turns:
             return
+        self._num_batched = sum(num_frames for _, num_frames in turns)
         try:
-            self._observe(len(turns), sum(num_frames for _, num_frames in turns))
+            self._observe(len(turns), self._num_batched)
             results = run_batch(self._runner, [place.turn(num_frames) for place, num_frames in turns])
         except Exception as error:
             for place, _ in turns:
                 place.fail(error)
             return
+        finally:
+            self._num_batched, self._waited_since = 0, None
         for (place, num_frames), done in zip(turns, results, strict=True):
             place.add(done, num_frames)
         with self._changed:

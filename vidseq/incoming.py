@@ -15,6 +15,7 @@ from typing import Self
 
 from vidseq.container import SNIFF_BYTES, Container, new_memory, seal, sniff
 from vidseq.errors import EmptyVideo, TooManyBytes, UndecodableVideo, UnsupportedContainer, VideoError
+from vidseq.matroska import Tracks, TracksSearch, read_tracks
 from vidseq.mp4 import Index, IndexSearch, read_index
 
 _POUR_BYTES = 1 << 20
@@ -27,13 +28,29 @@ class Opened:
     fd: int
     container: Container
     index: Index | None
+    tracks: Tracks | None
     arriving: bool = False
+
+    @property
+    def encrypted(self) -> bool:
+        return any(head is not None and head.encrypted for head in (self.index, self.tracks))
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether all was read of what would say that it is encrypted."""
+        return all(head is None or head.whole for head in (self.index, self.tracks))
 
 
 def look_at(fd: int) -> Opened:
     """A whole file, opened. Raises UnsupportedContainer."""
-    container = sniff(fd)
-    return Opened(fd, container, read_index(fd) if container == "mp4" else None)
+    return _opened(fd, sniff(fd), head=fd)
+
+
+def _opened(fd: int, container: Container, *, head: int, arriving: bool = False) -> Opened:
+    """`head` is a file of at least the beginning, `fd` what the decoder gets."""
+    index = read_index(head) if container == "mp4" else None
+    tracks = read_tracks(head) if container == "matroska" else None
+    return Opened(fd, container, index, tracks, arriving=arriving)
 
 
 class Incoming:
@@ -49,7 +66,8 @@ class Incoming:
 
     Whatever is wrong with the video is raised by the Reader, never by `feed`. All methods but `open` and `check`
     belong to one event loop. Memory: 64 KiB in the pipe; before that, the head (for an MP4, up to the end of its
-    index); all of an MP4 whose index is at the end. At most `max_bytes`, and no thread, file or child process.
+    index; for a Matroska, up to its first cluster); all of an MP4 whose index is at the end. At most `max_bytes`, and
+    no thread, file or child process.
 
     `index_at_end` says whether nothing can be decoded before the last byte is here; None until it is known.
     """
@@ -60,7 +78,7 @@ class Incoming:
         self._num_bytes = 0
         self._held_fd = new_memory("vidseq-incoming")
         self._container: Container | None = None
-        self._search = IndexSearch(self._held_fd)
+        self._search: IndexSearch | TracksSearch | None = None
         self._pipe_fd = -1
         self._room: asyncio.Future[None] | None = None  # awaited by `feed` while the pipe is full
         self._ended = False
@@ -148,12 +166,12 @@ class Incoming:
             except UnsupportedContainer as error:
                 self._end(error)
                 return
-        self.index_at_end = self._search.at_end() if self._container == "mp4" else False
+            self._search = _search(self._container, self._held_fd)
+        self.index_at_end = self._search.at_end() if self._search is not None else False
         if self.index_at_end is False:
             read_fd, self._pipe_fd = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._pipe_fd, False)
-            index = read_index(self._held_fd) if self._container == "mp4" else None
-            self._opened = Opened(read_fd, self._container, index, arriving=True)
+            self._opened = _opened(read_fd, self._container, head=self._held_fd, arriving=True)
             self._known.set()
 
     def _hold(self, chunk: bytes) -> None:
@@ -210,3 +228,10 @@ class Incoming:
         if self._held_fd >= 0:
             os.close(self._held_fd)
             self._held_fd = -1
+
+
+def _search(container: Container, fd: int) -> IndexSearch | TracksSearch | None:
+    """For where the head of what arrives in the file `fd` ends."""
+    if container == "mp4":
+        return IndexSearch(fd)
+    return TracksSearch(fd) if container == "matroska" else None

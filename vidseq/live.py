@@ -7,6 +7,7 @@ It has an async face, keeps nothing of a stream and blocks no event loop. Knows 
 
 import asyncio
 import functools
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -35,6 +36,9 @@ class Live:
         decoders: where pictures are decoded; as many at once as it has threads.
         limits: what one picture may cost.
 
+    A session of one model goes on with another whose `continuity` is the same: newer weights of the heads, another
+    name, another calibration.
+
     Raises:
         OfflineOnly: the model is bidirectional, or samples a fixed number of frames from the whole video.
     """
@@ -53,6 +57,8 @@ class Live:
         self._decoders = decoders
         self._limits = limits
         self._header = StateHeader(checkpoint.trunk, config.recurrent.cell, "float32")
+        # What a stream's memory is worth something with: the trunk, and what the heads are asked, not how they answer.
+        self.continuity = hashlib.sha256(f"{checkpoint.trunk} {config.heads.model_dump_json()}".encode()).hexdigest()
         self._start = Session(self._model.initial_state(1).to("cpu"), self._labelling.start(), Pace(), Spent())
 
     def start(self) -> Session:

@@ -12,11 +12,14 @@ moov
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 _FOLDERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
 _MAX_BOXES = 10_000  # up to the end of the index; an honest file has a hundred
-_LEAF_BYTES = 40  # enough of mvhd, tkhd, hdlr and stsd
+_LEAF_BYTES = 40  # enough of mvhd, tkhd and hdlr
+_STSD_HEAD_BYTES = 8  # before its entries, which are boxes
+_MAX_ENTRIES = 100  # of one stsd; an honest one has one
 _HEAD_BYTES = 16  # of a box, at most
 _NO_END = 2**63 - 1  # where a box ends that goes on to the end of a file that is still arriving
 
@@ -33,9 +36,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Index:
-    """What an index says, as far as it can be read: `duration_seconds` of the longest video track, 0 if not said."""
+    """What an index says, as far as it can be read: `duration_seconds` of the longest video track, 0 if not said.
+
+    `whole`: it was read to its end, so that what is not here is not there.
+    """
 
     found: bool = False
+    whole: bool = False
     handlers: tuple[bytes, ...] = ()
     encrypted: bool = False
     duration_seconds: float = 0.0
@@ -43,40 +50,68 @@ class Index:
 
 def read_index(fd: int) -> Index:
     """Reads a bounded number of boxes and believes none of their sizes; never fails, at worst finds nothing."""
-    found, encrypted = False, False
+    found, whole, encrypted = False, False, False
     handlers: list[bytes] = []
     timescale, shown_units, longest_units = 0, 0, 0
-    for box in boxes(fd):
-        leaf = os.pread(fd, _LEAF_BYTES, box.body)
-        if box.kind == b"moov":
-            found = True
-        elif box.kind == b"mvhd":
-            timescale = _number(leaf, 12, 16) if leaf[:1] == b"\0" else _number(leaf, 20, 24)
-        elif box.kind == b"tkhd":
-            shown_units = _number(leaf, 20, 24) if leaf[:1] == b"\0" else _number(leaf, 28, 36)
-        elif box.kind == b"hdlr":
-            handlers.append(leaf[8:12])
-            if leaf[8:12] == b"vide":
-                longest_units = max(longest_units, shown_units)
-        elif box.kind == b"stsd":
-            encrypted = encrypted or leaf[12:16] == b"encv"
-    return Index(found, tuple(handlers), encrypted, longest_units / timescale if timescale else 0.0)
+    with suppress(_Nonsense):
+        for box in _walk(fd):
+            leaf = os.pread(fd, _LEAF_BYTES, box.body)
+            if box.kind == b"moov":
+                found = True
+            elif box.kind == b"mvhd":
+                timescale = _number(leaf, 12, 16) if leaf[:1] == b"\0" else _number(leaf, 20, 24)
+            elif box.kind == b"tkhd":
+                shown_units = _number(leaf, 20, 24) if leaf[:1] == b"\0" else _number(leaf, 28, 36)
+            elif box.kind == b"hdlr":
+                handlers.append(leaf[8:12])
+                if leaf[8:12] == b"vide":
+                    longest_units = max(longest_units, shown_units)
+            elif box.kind == b"stsd":
+                encrypted = encrypted or b"encv" in _entries(fd, box)
+        whole = found
+    return Index(found, whole, tuple(handlers), encrypted, longest_units / timescale if timescale else 0.0)
 
 
 def boxes(fd: int) -> Iterator[Box]:
-    """The boxes of an MP4 up to the end of its index, or to the first that makes no sense.
+    """The boxes of an MP4 up to the end of its index, or to the first that makes no sense."""
+    with suppress(_Nonsense):
+        yield from _walk(fd)
 
-    A folder's boxes fill its body, so a walk that steps into folders and over everything else needs no stack.
-    """
-    start, stop = 0, os.fstat(fd).st_size
+
+class _Nonsense(Exception):
+    """A box that is smaller than its head or larger than what it is in, or more of them than anybody needs."""
+
+
+def _walk(fd: int) -> Iterator[Box]:
+    """Steps into folders and over everything else, up to the end of the first index. Raises _Nonsense."""
+    start, ends = 0, [os.fstat(fd).st_size]
     for _ in range(_MAX_BOXES):
-        box = _read_box(fd, start, stop)
+        while start + 8 > ends[-1]:  # what is left of a folder is no box
+            start = ends.pop()
+            if len(ends) <= 1:
+                return
+        box = _read_box(fd, start, ends[-1])
         if box is None:
-            return
+            raise _Nonsense
         yield box
-        start = box.body if box.kind in _FOLDERS else box.end
-        if box.kind == b"moov":
-            stop = box.end
+        start = box.end
+        if box.kind in _FOLDERS:
+            start = box.body
+            ends.append(box.end)
+    raise _Nonsense
+
+
+def _entries(fd: int, stsd: Box) -> list[bytes]:
+    """What the samples of a track may be. Raises _Nonsense."""
+    kinds: list[bytes] = []
+    start = stsd.body + _STSD_HEAD_BYTES
+    while start + 8 <= stsd.end:
+        entry = _read_box(fd, start, stsd.end)
+        if entry is None or len(kinds) == _MAX_ENTRIES:
+            raise _Nonsense
+        kinds.append(entry.kind)
+        start = entry.end
+    return kinds
 
 
 class IndexSearch:

@@ -131,6 +131,37 @@ class Models(Answer):
     models: tuple[ModelInfo, ...]
 
 
+class UsageDay(Answer):
+    """What one key has used on one day (UTC). `key` is its id, "" where a service asks for none.
+
+    `failed` are those of the requests that were refused or broke; a stream is one request, each push over HTTP is one.
+    `compute_seconds` are those of decoding, of the CNN and of the recurrence, of each batch the share of its frames.
+    """
+
+    day: str
+    key: str
+    requests: int
+    failed: int
+    received_bytes: int
+    frames_decoded: int
+    frames_labelled: int
+    compute_seconds: float
+
+
+class UsagePage(Answer):
+    """Days of keys, in order; `next` is what to ask for `after` this page, None on the last."""
+
+    days: tuple[UsageDay, ...]
+    next: str | None = None
+
+
+class Forgotten(Answer):
+    """How much of an owner's was deleted: live sessions, and answers that were kept to be given again."""
+
+    sessions: int
+    answers: int
+
+
 class Problem(Answer):
     """An error over HTTP, application/problem+json (RFC 9457)."""
 

@@ -30,6 +30,10 @@ class Spent:
     recur_ms: float = 0.0
     queued_ms: float = 0.0
 
+    @property
+    def compute_seconds(self) -> float:
+        return (self.decode_ms + self.encode_ms + self.recur_ms) / 1000
+
     def plus(self, **milliseconds: float) -> "Spent":
         return replace(self, **{name: getattr(self, name) + more for name, more in milliseconds.items()})
 

@@ -26,6 +26,24 @@ class Declared:
     num_frames: int | None
 
 
+@dataclass(frozen=True)
+class ShareSeen:
+    """So much of the time that a file declares could be decoded."""
+
+    seen_seconds: float
+    declared_seconds: float
+
+    def refuse_below(self, min_share: float) -> None:
+        """
+        Raises:
+            TruncatedVideo: that is too little for a label.
+        """
+        if self.seen_seconds < min_share * self.declared_seconds:
+            raise TruncatedVideo(
+                seen_seconds=self.seen_seconds, declared_seconds=self.declared_seconds, min_share=min_share
+            )
+
+
 class Tally:
     """Counts the frames of one pass and holds them to the limits."""
 
@@ -101,25 +119,15 @@ class Tally:
             return duration_seconds
         return duration_seconds - self.lead_seconds
 
-    def refuse_truncated(self, *, start_seconds: float, end_seconds: float | None) -> None:
-        """After a pass over [start_seconds, end_seconds).
-
-        Raises:
-            TruncatedVideo: it ended before `min_share_seen` of the time that is declared there.
-        """
+    def share_seen(self, *, start_seconds: float = 0.0, end_seconds: float | None = None) -> "ShareSeen | None":
+        """After a pass over [start_seconds, end_seconds): how much was seen. None: all of it, as far as is known."""
         assert self.ended or self.stopped, "how much there is to be seen is known at the end of the pass"
         to_see = self._seconds_to_see
         if self.complete or to_see is None:
-            return
+            return None
         last_seconds = to_see if end_seconds is None else min(to_see, end_seconds)
-        declared_seconds = last_seconds - start_seconds
         seen_seconds = max(0.0, min(self.seen_seconds, last_seconds) - start_seconds)
-        if seen_seconds < self._limits.min_share_seen * declared_seconds:
-            raise TruncatedVideo(
-                seen_seconds=seen_seconds,
-                declared_seconds=declared_seconds,
-                min_share=self._limits.min_share_seen,
-            )
+        return ShareSeen(seen_seconds=seen_seconds, declared_seconds=last_seconds - start_seconds)
 
     @property
     def warnings(self) -> tuple[str, ...]:

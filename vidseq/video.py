@@ -21,7 +21,7 @@ from vidseq.incoming import Incoming, Opened, look_at
 from vidseq.mp4 import Index
 from vidseq.sandbox.box import Sandbox
 from vidseq.sandbox.boxed import BoxedDecoder
-from vidseq.tally import Declared, Tally
+from vidseq.tally import Declared, ShareSeen, Tally
 
 LONGEST_PLAUSIBLE_SECONDS = 31 * 24 * 3600.0  # longer than this is nonsense in a header
 
@@ -64,7 +64,8 @@ class Reader:
 
     The source is a path, bytes, a binary file, or an Incoming whose bytes are still arriving: frames and timestamps
     are the same. Memory does not grow with the length of the video, and nothing is left behind: no file, no
-    descriptor, no decoder. With a `sandbox` it is decoded in a confined process, else in this one.
+    descriptor, no decoder. With a `sandbox` it is decoded in a confined process, else in this one. `check` is called
+    before each frame is looked at, in a sandbox four times a second while none is due: what it raises ends the pass.
 
     Entering raises SourceNotFound, EmptyVideo, TooManyBytes, UnsupportedContainer, NoVideoStream, UndecodableVideo,
     UnsupportedCodec, TooManyPixels, all before the first frame is decoded. With an Incoming it blocks until so much
@@ -79,11 +80,13 @@ class Reader:
         picture: Picture,
         limits: Limits = Limits(),
         sandbox: Sandbox | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self._source = source
         self._picture = picture
         self._limits = limits
         self._sandbox = sandbox
+        self._check = check
         self._fd = -1
         self._decoder: Decoder | BoxedDecoder | None = None
         self._complaints: tuple[str, ...] = ()
@@ -91,12 +94,16 @@ class Reader:
     def __enter__(self) -> Self:
         try:
             opened = self._open()
-            if opened.index is not None and opened.index.encrypted:  # a decoder may make pictures of the noise
+            if opened.encrypted:  # a decoder may make pictures of the noise
                 raise UndecodableVideo("the video is encrypted")
             self._decoder = self._new_decoder(arriving=opened.arriving)
             self._check_incoming()
             if not self._decoder.opened:
                 raise _why_not_opened(opened.index)
+            if not opened.whole_head:  # the decoder may have read more of it than we, and that it is encrypted
+                raise UndecodableVideo(
+                    "the header is damaged, or not there where it should be: what it says is not known"
+                )
             self._container = opened.container
             self._declared = _declared(self._decoder.header(), opened)
             self._tally = Tally(self._declared, self._limits)
@@ -155,6 +162,8 @@ class Reader:
         assert self._tally.num_frames == 0, "a Reader reads once"
         foreseeing = want if isinstance(want, Foreseeing) else None
         while run := self._decoder.grab(picture, _not_before(foreseeing)):
+            if self._check is not None:
+                self._check()
             self._check_incoming()
             if self._tally.num_frames == 0:
                 self._tally.lead_seconds = self._decoder.lead_seconds or 0.0
@@ -192,7 +201,13 @@ class Reader:
             TruncatedVideo: less than `min_share_seen` (see Limits) of the time declared there could be decoded.
         """
         if not isinstance(self._source, Incoming):
-            self._tally.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
+            share = self.share_seen(start_seconds=start_seconds, end_seconds=end_seconds)
+            if share is not None:
+                share.refuse_below(self._limits.min_share_seen)
+
+    def share_seen(self, *, start_seconds: float = 0.0, end_seconds: float | None = None) -> ShareSeen | None:
+        """How much of [start_seconds, end_seconds) frames() has seen; None for all of it, as far as is known."""
+        return self._tally.share_seen(start_seconds=start_seconds, end_seconds=end_seconds)
 
     def report(self) -> schemas.VideoReport:
         """What the file declares and what was found; before frames() has ended, what was found so far."""

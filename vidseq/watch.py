@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.live import Live as Display
 from rich.markup import escape
 
-from vidseq.camera import Annotated, Camera, CameraFrame
+from vidseq.camera import Camera, CameraFrame
 from vidseq.checkpoint import load_checkpoint
 from vidseq.config import Limits
+from vidseq.drawing import Annotated
 from vidseq.engine import Engine
 from vidseq.labelling import closed
 from vidseq.live import Live, stream_report
@@ -34,15 +35,23 @@ OPTIONS = StreamOptions()
 
 
 def watch(
-    model: Path, source: str, *, device: str, json: bool, annotate: Path | None, window: bool, console: Console
+    model: Path,
+    source: str,
+    *,
+    device: str,
+    json: bool,
+    annotate: Path | None,
+    window: bool,
+    console: Console,
+    trusted_keys: Sequence[Path] | None = None,
 ) -> None:
     """Until the source ends, the window is closed, or Ctrl-C: labels on `console`, one message a line with `json`.
 
     Raises:
-        CheckpointError, OfflineOnly: not a model, or one that cannot stream.
+        CheckpointError, OfflineOnly: not a model, or not one signed by one of `trusted_keys`; or it cannot stream.
         SourceNotFound, SourceLost, OptionError, VideoError: as vidseq.camera.
     """
-    checkpoint = load_checkpoint(model)
+    checkpoint = load_checkpoint(model, trusted_keys=trusted_keys)
     with ExitStack() as stack:
         camera = stack.enter_context(Camera(source, picture=checkpoint.config.picture))
         places = ([] if annotate is None else [annotate]) + ([None] if window else [])

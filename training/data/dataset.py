@@ -14,10 +14,11 @@ from torch import Tensor
 
 from training.data.clips import ClipFolder, LabelledClip
 from training.data.example import Example
-from training.data.features import ClipFeatures, Failed, FeatureExtractor, extract_all
+from training.data.features import Failed, FeatureExtractor, extract_all
 from training.data.targets import frame_targets
 from training.data.views import with_views
 from vidseq.errors import DatasetError
+from vidseq.features.store import ClipFeatures
 from vidseq.motion import Motion
 
 
@@ -57,7 +58,7 @@ class Dataset:
         that of the same frame after another one, and is made again.
         """
         features = self.features[index]
-        feature_TD = torch.from_numpy(features.feature_TD[order_T])
+        feature_TD = torch.from_numpy(features.feature_TD[order_T]).float()  # a store may keep halves
         if self.motion is None or features.map_TM is None:
             return feature_TD
         map_TM = torch.from_numpy(features.map_TM[order_T]).float()
@@ -76,7 +77,8 @@ class Dataset:
         return np.stack([self._pooled_TF(features).mean(axis=0) for features in self.features])
 
     def _pooled_TF(self, features: ClipFeatures) -> NDArray[np.float32]:
-        return features.feature_TD if self.motion is None else features.feature_TD[:, : self.motion.pooled_size]
+        pooled_size = None if self.motion is None else self.motion.pooled_size
+        return features.feature_TD[:, :pooled_size].astype(np.float32, copy=False)
 
     def _example(self, index: int) -> Example:
         clip, features = self.clips[index], self.features[index]
@@ -84,7 +86,7 @@ class Dataset:
             clip, seconds_T=features.seconds_T, frame_labels=self.frame_labels, background=self.background
         )
         example = Example(
-            feature_TD=torch.from_numpy(features.feature_TD),
+            feature_TD=torch.from_numpy(features.feature_TD).float(),
             action_target_A=self._action_target(clip.actions),
             frame_target_T=torch.from_numpy(targets_T),
             reorder=lambda order_T: self.rearranged(index, order_T.numpy()),

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from training.data.row_files import content_hash, joint_hash, read_rows, write_rows
 from vidseq.config import Limits, Picture, Sampling
+from vidseq.features.hashes import content_hash, joint_hash
+from vidseq.features.row_files import read_rows, write_rows
 from vidseq.pictures import PictureReader
 from vidseq.sampling import Clip, FrameSource, sample
 from vidseq.video import Reader
@@ -62,26 +63,25 @@ class PixelCache:
             VideoError: the clip cannot be decoded.
         """
         kept = self._cache / f"{joint_hash(content_hash(path), self._recipe)}.safetensors"
-        found = read_rows(kept, "pixels_THWC")
+        found = read_rows(kept, "pixels_THWC", checked=False)
         if found is None:
-            clips = sampled_clips(path, picture=self._picture, sampling=self._sampling, limits=self._limits)
+            clips = _sampled(path, picture=self._picture, sampling=self._sampling, limits=self._limits)
             write_rows(kept, (({"pixels_THWC": clip.pixels_THWC}, clip.seconds_T) for clip in clips))
-            found = read_rows(kept, "pixels_THWC")
+            found = read_rows(kept, "pixels_THWC", checked=False)
         assert found is not None, f"what was just written to {kept} is gone or damaged"
-        return ClipPixels(*found)
+        return ClipPixels(found.columns["pixels_THWC"], found.seconds_T)
 
 
-def sampled_clips(path: Path, *, picture: Picture, sampling: Sampling, limits: Limits) -> Iterator[Clip]:
-    """The sampled frames of a video file, or of a folder of pictures, chunk by chunk.
+def open_frames(path: Path, *, picture: Picture, limits: Limits) -> AbstractContextManager[FrameSource]:
+    """The frames of a video file, or of a folder of pictures.
 
-    Raises:
-        VideoError: the clip cannot be decoded.
+    Entering raises VideoError: the clip cannot be decoded.
     """
-    with _opened(path, picture=picture, limits=limits) as reader:
-        yield from sample(reader, sampling)
-
-
-def _opened(path: Path, *, picture: Picture, limits: Limits) -> AbstractContextManager[FrameSource]:
     if path.is_dir():
         return nullcontext(PictureReader(path, picture=picture, limits=limits))
     return Reader(path, picture=picture, limits=limits)
+
+
+def _sampled(path: Path, *, picture: Picture, sampling: Sampling, limits: Limits) -> Iterator[Clip]:
+    with open_frames(path, picture=picture, limits=limits) as reader:
+        yield from sample(reader, sampling)

@@ -1,5 +1,6 @@
 """What several commands take, and how it is checked. Knows none of them."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,7 +34,16 @@ MinShareSeen = Annotated[
         "because it is cut short or damaged; 0 labels whatever can be seen.",
     ),
 ]
+RequireSignature = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--require-signature",
+        metavar="PUBLIC.pem",
+        help="Use the model only if this key has signed it (`vidseq sign`); given several times, one of these keys.",
+    ),
+]
 MIN_SHARE_SEEN = Limits().min_share_seen
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")]
 
 
@@ -60,3 +70,15 @@ def torch_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise OptionError(f"--device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return name
+
+
+def seconds_of(text: str, *, option: str) -> float:
+    """A length of time as people type it.
+
+    Raises:
+        OptionError: it is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if match is None:
+        raise OptionError(f"{option}: {text!r} is no time; 45s, 30m, 12h, 30d and 8w are")
+    return float(match[1]) * _UNIT_SECONDS[match[2]]

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidseq.cli.app import app
-from vidseq.errors import OptionError
+from vidseq.cli.arguments import seconds_of
 
 if TYPE_CHECKING:
     from serving.keys import Key
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 keys = typer.Typer(help="Make, list and revoke the API keys of a service.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
@@ -44,7 +42,7 @@ def create(
     """Print a new key, this once."""
     from serving.keys import create_key
 
-    lifetime_seconds = None if expires_in is None else _seconds(expires_in)
+    lifetime_seconds = None if expires_in is None else seconds_of(expires_in, option="--expires-in")
     path = file or _default_file(make_folder=True)
     wanted = [word for word in re.split(r"[,\s]+", scopes) if word]
     print(create_key(path, name=name, scopes=wanted, lifetime_seconds=lifetime_seconds))
@@ -88,13 +86,6 @@ def _default_file(*, make_folder: bool = False) -> Path:
     if make_folder:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / "keys.db"
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
-    if match is None:
-        raise OptionError(f"--expires-in: {text!r} is no time; 45s, 30m, 12h, 30d and 8w are")
-    return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def _date(unix_seconds: float) -> str:

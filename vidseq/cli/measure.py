@@ -13,6 +13,7 @@ from vidseq.cli.arguments import (
     DrawnTogether,
     FiguresFile,
     ModelFolder,
+    RequireSignature,
     check_writable,
     torch_device,
 )
@@ -25,6 +26,7 @@ def evaluate(
     json: FiguresFile = None,
     group_by: DrawnTogether = None,
     on_bad: Bad = "stop",
+    require_signature: RequireSignature = None,
     device: Device = "cpu",
 ) -> None:
     """Measure a model on labelled clips, beside a mean of frames and a frame alone; say whether it uses time."""
@@ -33,7 +35,15 @@ def evaluate(
     from training.show import Show
 
     show = Show()
-    evaluation = evaluate_model(model, clips, group_by=group_by, on_bad=on_bad, device=torch_device(device), show=show)
+    evaluation = evaluate_model(
+        model,
+        clips,
+        group_by=group_by,
+        on_bad=on_bad,
+        device=torch_device(device),
+        show=show,
+        trusted_keys=require_signature,
+    )
     show.evaluation(evaluation, title=f"{model} on {clips}")
     if json is not None:
         json.write_text(evaluation.model_dump_json(indent=2) + "\n")
@@ -47,6 +57,7 @@ def compare(
     json: FiguresFile = None,
     group_by: DrawnTogether = None,
     on_bad: Bad = "stop",
+    require_signature: RequireSignature = None,
     device: Device = "cpu",
 ) -> None:
     """Compare two models on the same labelled clips: differences in pairs, what changed, and what each costs."""
@@ -56,7 +67,14 @@ def compare(
 
     show = Show()
     comparison = compare_models(
-        model_a, model_b, clips, group_by=group_by, on_bad=on_bad, device=torch_device(device), show=show
+        model_a,
+        model_b,
+        clips,
+        group_by=group_by,
+        on_bad=on_bad,
+        device=torch_device(device),
+        show=show,
+        trusted_keys=require_signature,
     )
     show.comparison(comparison)
     if json is not None:

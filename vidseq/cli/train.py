@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from training.options import Options
 
 RecipeName = Literal["default", "motion", "segments"]
+Precision = Literal["float32", "bfloat16"]
 AnyCell = Literal[CellName, "none"]
 
 DATA, PICTURES, MODEL, LEARNING = "Clips", "Frames and their features", "Sequence model", "Training"
@@ -67,7 +68,11 @@ def train(
         str, _in(PICTURES, "efficientnet-lite0 (packaged), a torchvision model, or timm:NAME.")
     ] = "efficientnet-lite0",
     weights: Annotated[str, _in(PICTURES, "default, none, or a file of weights for the backbone.")] = "default",
-    precision: Annotated[Literal["float32", "bfloat16"], _in(PICTURES, "What the backbone computes in.")] = "float32",
+    precision: Annotated[Precision, _in(PICTURES, "What the backbone computes in.")] = "float32",
+    features: Annotated[
+        Path | None,
+        _in(PICTURES, "A store (`vidseq features`): clips whose features are there are not decoded, others are added."),
+    ] = None,
     device: Annotated[str, _in(PICTURES, "Where the backbone runs: cpu, cuda, cuda:1 ...")] = "cpu",
     cell: Annotated[
         AnyCell,
@@ -173,11 +178,12 @@ def train(
         run(
             clips,
             out,
-            options=_options(context, recipe),
+            options=options_of(context, recipe),
             group_by=group_by,
             background=background,
             num_folds=folds,
             on_bad=on_bad,
+            features=features,
             device=torch_device(device),
             report_thumbnails=report_thumbnails,
             num_workers=workers,
@@ -186,7 +192,7 @@ def train(
     show.say(f"the model is in {out}, with its report.html; try: vidseq predict {out} CLIP")
 
 
-def _options(context: typer.Context, recipe: RecipeName) -> "Options":
+def options_of(context: typer.Context, recipe: RecipeName) -> "Options":
     """Those of the recipe, but for what was typed; a mistake is told by the option's name."""
     from training.options import Options
     from training.recipes import RECIPES

@@ -2,7 +2,10 @@
 
 import base64
 import os
+import ssl
+import uuid
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Generic
 
 import httpx2
@@ -10,12 +13,12 @@ import httpx2
 from vidseq import __version__
 from vidseq.client.answers import AnswerT
 from vidseq.client.conversation import Terms
-from vidseq.client.retries import Retries
+from vidseq.client.retries import Failures, Retries
 from vidseq.client.sockets import Address
 from vidseq.client.uploads import Progress, Source, Upload, open_upload
-from vidseq.errors import OptionError, ServiceError
+from vidseq.errors import OptionError
 from vidseq.messages import Open, StreamOptions
-from vidseq.schemas import Prediction
+from vidseq.schemas import Forgotten, Prediction, UsagePage
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 180.0  # more than the service allows itself
@@ -33,12 +36,14 @@ class Call(Generic[AnswerT]):
     answer: type[AnswerT]
     params: dict[str, str] = field(default_factory=dict)
     upload: Upload | None = None
+    idempotency_key: str | None = None
 
     def headers(self, *, sha256: bytes | None) -> dict[str, str]:
         """`sha256` is that of the body, where there is one and its bytes are known (RFC 9530)."""
+        headers = {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
         if self.upload is None:
-            return {}
-        headers = {"Content-Type": "application/octet-stream"}
+            return headers
+        headers["Content-Type"] = "application/octet-stream"
         if self.upload.num_bytes is not None:
             headers["Content-Length"] = str(self.upload.num_bytes)
         if sha256 is not None:
@@ -49,7 +54,15 @@ class Call(Generic[AnswerT]):
 class Base:
     """All that is not I/O: settings, how calls are made, when they are repeated."""
 
-    def __init__(self, base_url: str | None, api_key: str | None, *, timeout_seconds: float, max_retries: int) -> None:
+    def __init__(
+        self,
+        base_url: str | None,
+        api_key: str | None,
+        *,
+        timeout_seconds: float,
+        max_retries: int,
+        verify: ssl.SSLContext | None,
+    ) -> None:
         self.base_url = _checked_base_url(base_url or os.environ.get("VIDSEQ_BASE_URL") or DEFAULT_BASE_URL)
         self._headers = {"User-Agent": f"vidseq/{__version__}"}
         if key := api_key or os.environ.get("VIDSEQ_API_KEY"):
@@ -59,6 +72,7 @@ class Base:
         self._timeout_seconds = timeout_seconds
         self._timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
         self._retries = Retries(max_retries)
+        self._verify = verify or httpx2.create_ssl_context()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.base_url)!r})"
@@ -75,6 +89,7 @@ class Base:
         model: str | None,
         early_exit: float | None,
         early_hold_seconds: float | None,
+        idempotency_key: str | None,
         on_progress: Progress | None,
     ) -> Call[Prediction]:
         params = {"top_k": str(top_k), "frames": str(frames).lower(), "segments": str(segments).lower()}
@@ -86,14 +101,26 @@ class Base:
             "early_hold": early_hold_seconds,
         }
         params |= {name: str(value) for name, value in optional.items() if value is not None}
+        key = str(uuid.uuid4()) if idempotency_key is None else _checked_idempotency_key(idempotency_key)
         upload = open_upload(source, on_progress=on_progress)
-        return Call("POST", "v1/classify", Prediction, params=params, upload=upload)
+        return Call("POST", "v1/classify", Prediction, params=params, upload=upload, idempotency_key=key)
+
+    def _usage_call(
+        self, since: date | None, until: date | None, key: str | None, after: str | None
+    ) -> Call[UsagePage]:
+        optional = {"since": since, "until": until, "key": key, "after": after}
+        params = {name: str(value) for name, value in optional.items() if value is not None}
+        return Call("GET", "v1/usage", UsagePage, params=params)
+
+    def _forget_call(self, owner: str | None) -> Call[Forgotten]:
+        return Call("DELETE", "v1/data", Forgotten, params={} if owner is None else {"owner": owner})
 
     def _terms(self, opening: Open, *, max_reconnects: int, collect: bool) -> Terms:
         scheme = {"http": "ws", "https": "wss"}[self.base_url.scheme]
         url = self.base_url.copy_with(scheme=scheme, path=self.base_url.path.rstrip("/") + "/v1/streams")
+        connect_seconds = min(self._timeout_seconds, CONNECT_SECONDS)
         return Terms(
-            address=Address(url, self._headers, connect_seconds=min(self._timeout_seconds, CONNECT_SECONDS)),
+            address=Address(url, self._headers, tls=self._verify, connect_seconds=connect_seconds),
             opening=opening,
             timeout_seconds=self._timeout_seconds,
             retries=self._retries,
@@ -101,13 +128,14 @@ class Base:
             collect=collect,
         )
 
-    def _pause_seconds(self, call: Call[AnswerT], error: ServiceError, num_failed: int) -> float:
-        """How long to wait before the next try; raises `error` where there is to be none."""
-        repeatable = call.upload is None or call.upload.repeatable
-        seconds = self._retries.pause_seconds(error, num_failed=num_failed) if repeatable else None
-        if seconds is None:
-            raise error
-        return seconds
+    def _failures(self, call: Call[AnswerT]) -> Failures:
+        return Failures(self._retries, repeatable=call.upload is None or call.upload.repeatable)
+
+
+def _checked_idempotency_key(key: str) -> str:
+    if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable() and key.strip() == key):
+        raise OptionError("an idempotency_key has 1 to 255 printable ASCII characters, and no space at its ends")
+    return key
 
 
 def _checked_base_url(base_url: str) -> httpx2.URL:

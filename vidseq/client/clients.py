@@ -1,7 +1,9 @@
 """`Client` and `AsyncClient`: one surface, twice the I/O. What is sent, read and retried is decided elsewhere."""
 
 import asyncio
+import ssl
 import time
+from datetime import date
 from typing import Literal, Self
 
 import httpx2
@@ -13,7 +15,7 @@ from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
 from vidseq.errors import ServiceError
 from vidseq.messages import Open, Resume, StreamOptions
-from vidseq.schemas import ModelInfo, Models, Prediction
+from vidseq.schemas import Forgotten, ModelInfo, Models, Prediction, UsageDay
 
 
 class Client(Base):
@@ -22,8 +24,9 @@ class Client(Base):
     `base_url` and `api_key` come from VIDSEQ_BASE_URL (default http://127.0.0.1:8000) and VIDSEQ_API_KEY where
     they are not given. `timeout_seconds` bounds each wait: for a piece of the body to be taken, and for the answer.
     `max_retries` is how often a call is repeated when the service is full or cannot be reached; 0 switches that
-    off. `transport` is an httpx2 transport, for tests and special networks. Redirects are never followed: the key
-    and the video stay with `base_url`.
+    off. `verify` says whom to trust over https, streams included, in place of those whom this machine trusts: for a
+    certificate of your own, `ssl.create_default_context(cafile="ca.pem")`. `transport` is an httpx2 transport, for
+    tests and special networks. Redirects are never followed: the key and the video stay with `base_url`.
     """
 
     def __init__(
@@ -33,11 +36,16 @@ class Client(Base):
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = 3,
+        verify: ssl.SSLContext | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        super().__init__(base_url, api_key, timeout_seconds=timeout_seconds, max_retries=max_retries)
+        super().__init__(base_url, api_key, timeout_seconds=timeout_seconds, max_retries=max_retries, verify=verify)
         self._http = httpx2.Client(
-            base_url=self.base_url, headers=self._headers, timeout=self._timeout, transport=transport
+            base_url=self.base_url,
+            headers=self._headers,
+            timeout=self._timeout,
+            verify=self._verify,
+            transport=transport,
         )
 
     def classify(
@@ -52,6 +60,7 @@ class Client(Base):
         model: str | None = None,
         early_exit: float | None = None,
         early_hold_seconds: float | None = None,
+        idempotency_key: str | None = None,
         on_progress: Progress | None = None,
     ) -> Prediction:
         """Ask for the labels of one video: a path, its bytes, or a binary file (read from where it stands).
@@ -64,6 +73,11 @@ class Client(Base):
         With the video goes its SHA-256 (the header Content-Digest, RFC 9530), by which the service knows one that was
         damaged on its way: it gives no label, and is sent the video again. It costs one more reading of the file before
         the first byte is sent, some 0.7 s of a CPU for a GiB. A file that cannot be rewound is sent without.
+
+        Each call has a key of its own (the header Idempotency-Key), which goes with all its retries: whatever becomes
+        of connections and replicas, there is one answer. While an earlier try is still being executed, this waits for
+        it. With an `idempotency_key` of yours, that you keep, another process can ask for the very same answer, for 24
+        hours; RequestRejected (`idempotency/mismatch`) where it was used for another video or with other options.
 
         With `early_exit`, a score above 0.5 and up to 1, looking stops once the calibrated score of one action has been
         at least that for `early_hold_seconds` (1 if None): the answer's `early_exit` says when and how sure, and is
@@ -83,6 +97,7 @@ class Client(Base):
             model=model,
             early_exit=early_exit,
             early_hold_seconds=early_hold_seconds,
+            idempotency_key=idempotency_key,
             on_progress=on_progress,
         )
         return self._ask(call)
@@ -150,6 +165,27 @@ class Client(Base):
         """The models that the service has loaded; the first answers when none is named."""
         return self._ask(Call("GET", "v1/models", Models)).models
 
+    def usage(
+        self, *, since: date | None = None, until: date | None = None, key: str | None = None
+    ) -> tuple[UsageDay, ...]:
+        """What this key has used, day by day (UTC), from `since` up to and with `until`: the last 31 days if left out.
+
+        A key with the scope admin is told of all keys, or of the one whose id is `key`.
+        """
+        days, after, more = list[UsageDay](), None, True
+        while more:
+            page = self._ask(self._usage_call(since, until, key, after))
+            days += page.days
+            after, more = page.next, page.next is not None
+        return tuple(days)
+
+    def forget(self, *, owner: str | None = None) -> Forgotten:
+        """Have the service forget all that it keeps of this key's videos: live sessions and answers to ask for again.
+
+        A key with the scope admin may name another one's id as `owner`. Usage is not forgotten.
+        """
+        return self._ask(self._forget_call(owner))
+
     def close(self) -> None:
         self._http.close()
 
@@ -160,13 +196,12 @@ class Client(Base):
         self.close()
 
     def _ask(self, call: Call[AnswerT]) -> AnswerT:
-        num_failed = 0
+        failures = self._failures(call)
         while True:
             try:
                 return self._send(call)
             except ServiceError as error:
-                num_failed += 1
-                pause_seconds = self._pause_seconds(call, error, num_failed)
+                pause_seconds = failures.pause_seconds(error)
             time.sleep(pause_seconds)
 
     def _send(self, call: Call[AnswerT]) -> AnswerT:
@@ -188,11 +223,16 @@ class AsyncClient(Base):
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = 3,
+        verify: ssl.SSLContext | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(base_url, api_key, timeout_seconds=timeout_seconds, max_retries=max_retries)
+        super().__init__(base_url, api_key, timeout_seconds=timeout_seconds, max_retries=max_retries, verify=verify)
         self._http = httpx2.AsyncClient(
-            base_url=self.base_url, headers=self._headers, timeout=self._timeout, transport=transport
+            base_url=self.base_url,
+            headers=self._headers,
+            timeout=self._timeout,
+            verify=self._verify,
+            transport=transport,
         )
 
     async def classify(
@@ -207,6 +247,7 @@ class AsyncClient(Base):
         model: str | None = None,
         early_exit: float | None = None,
         early_hold_seconds: float | None = None,
+        idempotency_key: str | None = None,
         on_progress: Progress | None = None,
     ) -> Prediction:
         """As `Client.classify`; `on_progress` is called on the event loop."""
@@ -220,6 +261,7 @@ class AsyncClient(Base):
             model=model,
             early_exit=early_exit,
             early_hold_seconds=early_hold_seconds,
+            idempotency_key=idempotency_key,
             on_progress=on_progress,
         )
         return await self._ask(call)
@@ -258,6 +300,21 @@ class AsyncClient(Base):
         """As `Client.models`."""
         return (await self._ask(Call("GET", "v1/models", Models))).models
 
+    async def usage(
+        self, *, since: date | None = None, until: date | None = None, key: str | None = None
+    ) -> tuple[UsageDay, ...]:
+        """As `Client.usage`."""
+        days, after, more = list[UsageDay](), None, True
+        while more:
+            page = await self._ask(self._usage_call(since, until, key, after))
+            days += page.days
+            after, more = page.next, page.next is not None
+        return tuple(days)
+
+    async def forget(self, *, owner: str | None = None) -> Forgotten:
+        """As `Client.forget`."""
+        return await self._ask(self._forget_call(owner))
+
     async def close(self) -> None:
         await self._http.aclose()
 
@@ -268,13 +325,12 @@ class AsyncClient(Base):
         await self.close()
 
     async def _ask(self, call: Call[AnswerT]) -> AnswerT:
-        num_failed = 0
+        failures = self._failures(call)
         while True:
             try:
                 return await self._send(call)
             except ServiceError as error:
-                num_failed += 1
-                pause_seconds = self._pause_seconds(call, error, num_failed)
+                pause_seconds = failures.pause_seconds(error)
             await asyncio.sleep(pause_seconds)
 
     async def _send(self, call: Call[AnswerT]) -> AnswerT:

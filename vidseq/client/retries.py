@@ -1,6 +1,7 @@
 """When to ask again, and how long to wait before: one small table. Knows our errors, not the HTTP library."""
 
 import random
+import time
 from dataclasses import dataclass
 
 from vidseq.errors import ConnectionFailed, OptionError, ServiceError, StatusError
@@ -8,7 +9,9 @@ from vidseq.errors import ConnectionFailed, OptionError, ServiceError, StatusErr
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})  # full, or something in between lost its service for a moment
 # What was sent before a cut was applied after it; a stream was put aside while nothing came: ask where it stands.
 # What was damaged on its way may come whole the next time.
-RETRIED_TYPES = frozenset({"session/sequence", "session/push-mismatch", "stream/idle", "body/digest_mismatch"})
+# What still runs, for a connection that was lost or on a replica that has died, will have been answered.
+RUNNING = "idempotency/running"
+RETRIED_TYPES = frozenset({"session/sequence", "session/push-mismatch", "stream/idle", "body/digest_mismatch", RUNNING})
 RETRIED_ERRORS = (ConnectionFailed,)  # not RequestTimeout: the caller has waited as long as was asked for
 
 
@@ -31,18 +34,50 @@ class Retries:
         if self.max_retries < 0:
             raise OptionError(f"max_retries is {self.max_retries}; at least 0 is needed")
 
-    def pause_seconds(self, error: ServiceError, *, num_failed: int, elapsed_seconds: float = 0.0) -> float | None:
+    def pause_seconds(
+        self, error: ServiceError, *, num_failed: int, num_waited: int = 0, elapsed_seconds: float = 0.0
+    ) -> float | None:
         """How long to wait after the `num_failed`-th failure (counted from 1), or None to give up.
 
-        `elapsed_seconds` is how long ago the first of them was.
+        `elapsed_seconds` is how long ago the first of them was. `num_waited` is how often an earlier try was still
+        being executed: pauses grow with it, but time alone bounds it.
         """
-        if num_failed > self.max_retries or not _may_pass(error):
+        if self.max_retries == 0 or num_failed > self.max_retries or not _may_pass(error):
             return None
-        doubled = self.first_seconds * 2.0 ** min(num_failed - 1, 30)
+        doubled = self.first_seconds * 2.0 ** min(num_failed + num_waited - 1, 30)
         backoff_seconds = min(doubled, self.max_seconds) * random.uniform(0.5, 1.0)
         asked_seconds = error.retry_after_seconds if isinstance(error, StatusError) else None
         pause_seconds = max(backoff_seconds, min(asked_seconds or 0.0, self.max_retry_after_seconds))
         return pause_seconds if elapsed_seconds + pause_seconds <= self.max_total_seconds else None
+
+
+class Failures:
+    """Those of one call so far."""
+
+    def __init__(self, retries: Retries, *, repeatable: bool) -> None:
+        self._retries = retries
+        self._repeatable = repeatable
+        self._num_failed = self._num_waited = 0
+        self._first_at_seconds = 0.0
+
+    def pause_seconds(self, error: ServiceError) -> float:
+        """How long to wait before the next try; raises `error` where there is to be none."""
+        now_seconds = time.monotonic()
+        if self._num_failed + self._num_waited == 0:
+            self._first_at_seconds = now_seconds
+        if isinstance(error, StatusError) and error.type == RUNNING:
+            self._num_waited += 1
+        else:
+            self._num_failed += 1
+        seconds = self._retries.pause_seconds(
+            error,
+            num_failed=self._num_failed,
+            num_waited=self._num_waited,
+            elapsed_seconds=now_seconds - self._first_at_seconds,
+        )
+        if seconds is None or not self._repeatable:
+            raise error
+        return seconds
 
 
 def _may_pass(error: ServiceError) -> bool:

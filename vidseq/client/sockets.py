@@ -30,6 +30,7 @@ class Address:
 
     url: httpx2.URL
     headers: dict[str, str] = field(repr=False)  # one of them is a secret
+    tls: ssl.SSLContext = field(repr=False)  # whom HTTP trusts, WebSockets trust too
     connect_seconds: float
 
 
@@ -70,11 +71,10 @@ class Socket:
 @contextlib.asynccontextmanager
 async def opened(address: Address) -> AsyncIterator[Socket]:
     """A connection, closed at the end. No proxy, no redirect, no compression: images do not get smaller."""
-    secure = address.url.scheme == "wss"
     with _typed_errors(address.url):
         connection = await _Connect(
             str(address.url),
-            ssl=_tls() if secure else None,
+            ssl=address.tls if address.url.scheme == "wss" else None,
             additional_headers=address.headers,
             user_agent_header=None,  # it is among the others
             compression=None,
@@ -97,11 +97,6 @@ class _Connect(connect):
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
-
-
-def _tls() -> ssl.SSLContext:
-    """Whom HTTP trusts, WebSockets trust too."""
-    return httpx2.create_ssl_context()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,65 @@
+"""What is left of a service that was killed is ended all the same, and its scratch folder goes. Knows nothing of Ray.
+
+    with cleaned_up(folder):      a child waits at a pipe
+        ...                       the end of the block: it hears so, and has nothing to do
+        SIGKILL                   the pipe ends without a word: it kills whoever has TMPDIR=folder, and removes it
+
+Linux only: processes are found in /proc.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ALL_IS_WELL = b"."
+PATIENCE_SECONDS = 10.0
+
+
+@contextmanager
+def cleaned_up(folder: str) -> Iterator[None]:
+    """For as long as this lasts, whatever begins must have TMPDIR=`folder` in its environment."""
+    # No site packages, no environment: it stays for as long as the service does, and shall be small.
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, folder], stdin=subprocess.PIPE, env={}, start_new_session=True
+    )
+    assert watcher.stdin is not None
+    try:
+        yield
+    finally:
+        with suppress(BrokenPipeError):
+            watcher.stdin.write(ALL_IS_WELL)
+            watcher.stdin.close()
+        watcher.wait()
+
+
+def clean_up(folder: str) -> None:
+    """Kill who is left, until nobody is; then remove the folder."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (left := _left_over(folder)) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left_over(folder: str) -> list[int]:
+    """Processes that were told to work in this folder."""
+    told = f"TMPDIR={folder}".encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has gone, or is somebody else's
+            if told in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+    return found
+
+
+if __name__ == "__main__":
+    if sys.stdin.buffer.read() != ALL_IS_WELL:
+        clean_up(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Once is once: a request that carries an Idempotency-Key has one answer, however often it is sent."""

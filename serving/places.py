@@ -1,0 +1,69 @@
+"""Where a node keeps what it keeps: its environment says so, as both URLs and keys are secrets. Knows no Ray."""
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from serving.database.core import Database
+from serving.database.errors import DatabaseDown
+from serving.database.urls import DATABASE, is_file
+from serving.once.kept import Kept, OnceSettings
+from serving.once.once import Once
+from serving.sealing import Tokens, Vault, load_keys
+from serving.sessions import Sessions, SessionSettings
+from serving.store import open_store
+from serving.usage.used import Charge
+from vidseq.errors import OptionError
+
+if TYPE_CHECKING:  # with it comes torch
+    from vidseq.live import Live
+
+STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environment of every node
+
+
+def open_sessions(live: "Live", settings: SessionSettings, *, charge: Charge, num_nodes: int) -> Sessions:
+    """Sessions as the environment of this node says.
+
+    Raises:
+        OptionError: it says nothing or something wrong, or names one machine's file for a cluster of several.
+    """
+    url, keys = (os.environ.get(name, "") for name in (STORE, KEYS))
+    if not url or not keys:
+        raise OptionError(f"{STORE} and {KEYS} are needed in the environment of every node: see deploy/")
+    if url.startswith("sqlite"):
+        _refuse_several(num_nodes, STORE, instead="a Redis")
+    sealing = load_keys(keys)
+    store = open_store(url, lifetimes=settings.lifetimes, keys=sealing)
+    return Sessions(live, store=store, tokens=Tokens(sealing), settings=settings, charge=charge)
+
+
+def open_database(*, num_nodes: int) -> Database:
+    """Where the environment of this node says.
+
+    A database that does not answer now is no reason not to label: it is asked again when somebody sends a key.
+
+    Raises:
+        OptionError: as open_sessions does; or what is there cannot be used, as it is of a newer vidseq.
+    """
+    url = os.environ.get(DATABASE, "")
+    if not url:
+        raise OptionError(f"{DATABASE} is needed in the environment of every node: see deploy/")
+    if is_file(url):
+        _refuse_several(num_nodes, DATABASE, instead="a PostgreSQL")
+    database = Database(url)
+    with suppress(DatabaseDown):  # which is in the log
+        database.prepare()
+    return database
+
+
+def open_once(database: Database, settings: OnceSettings) -> Once:
+    """Answers to requests with a key. Raises OptionError: the environment of this node has no keys to seal them."""
+    keys = os.environ.get(KEYS, "")
+    if not keys:
+        raise OptionError(f"{KEYS} is needed in the environment of every node: see deploy/")
+    return Once(Kept(database, Vault(load_keys(keys)), settings))
+
+
+def _refuse_several(num_nodes: int, variable: str, *, instead: str) -> None:
+    if num_nodes > 1:
+        raise OptionError(f"{variable} is a file of one machine, and this cluster has several: name {instead}")
