@@ -34,6 +34,7 @@ from serving.refusals import refuse
 # The part of the service, the first word of a path after /v1 -> the scope that it needs; None: any key will do.
 NEEDS: dict[str, KeyScope | None] = {
     "classify": "classify",
+    "jobs": "classify",
     "models": None,
     "sessions": "stream",
     "streams": "stream",

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serving.database.errors import DatabaseDown
+from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs, WebhookNotAllowed
 from serving.keyring import KeyMissing, KeyRefused, KeysDown, ScopeMissing
 from serving.rates import RateExceeded
 from serving.store import StoreDown
@@ -149,6 +150,7 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     TokenError: (403, "The resume token is not good here"),
     ForeignOrigin: (403, "The page is of another origin"),
     ModelNotFound: (404, "No such model"),
+    JobNotFound: (404, "No such job"),
     SessionNotFound: (404, "No such session"),
     BodyTimeout: (408, "The body came too slowly"),
     StreamIdle: (408, "The stream was idle"),
@@ -160,15 +162,18 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     SessionExpired: (410, "The session has expired"),
     TooManyBytes: (413, "The body is too large"),
     BodyTooLarge: (413, "The body is too large"),
+    TooManyItems: (413, "The job is too large"),
     UnsupportedMediaType: (415, "The body is of another type"),
     OptionError: (422, "An option is wrong"),
     AskedOtherwise: (422, "The key stands for another request"),
+    WebhookNotAllowed: (422, "The webhook is not allowed"),
     VideoError: (422, "The video cannot be labelled"),
     StateError: (422, "The model cannot go on from here"),
     SessionError: (422, "The session cannot go on"),
     Busy: (429, "The service is full"),
     KeyBusy: (429, "The key is used too much at once"),
     RateExceeded: (429, "The key is used too much"),
+    TooManyJobs: (429, "Too many jobs go on"),
     TooManySessions: (429, "Too many sessions are open"),
     WindowExceeded: (429, "Too much came at once"),
     NotReady: (503, "The service is not ready"),

@@ -175,7 +175,7 @@ class Videos:
 
             async def execute() -> bytes:
                 return await self._workers.run(
-                    functools.partial(_classified, self._classify, video, options, facts, charge),
+                    functools.partial(classified, self._classify, video, options, facts, charge),
                     holding=holding.pop_all(),
                     gone=disconnected(request.receive),
                     timeout_seconds=self._answer_timeout_seconds,
@@ -236,7 +236,7 @@ class Videos:
         )
 
 
-def _classified(
+def classified(
     classify: Classify,
     video: BinaryIO,
     options: ClassifyOptions,

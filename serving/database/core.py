@@ -6,8 +6,8 @@
 SQLite: a write locks the file from its beginning (BEGIN IMMEDIATE), so that what was read in it stands until it is
 written; others wait. WAL, so that readers and a backup wait for nobody. synchronous=NORMAL: what was committed outlives
 every process; power that fails may take the last moments with it, after which a request is executed once more, which
-nobody sees. (FULL, an fsync a commit, takes three times as long: what must not be lost even then, sets it before it
-begins.) PostgreSQL: READ COMMITTED; lock the row that you will change (`with_for_update`, which SQLite ignores).
+nobody sees. What must not be lost even then is written `durably`: FULL, an fsync a commit, which takes three times as
+long. PostgreSQL: READ COMMITTED; lock the row that you will change (`with_for_update`, which SQLite ignores).
 """
 
 import logging
@@ -36,7 +36,7 @@ _CLOCKS: dict[str, ColumnElement[float]] = {
     "sqlite": literal_column("(julianday('now') - 2440587.5) * 86400.0"),
     "postgresql": literal_column("CAST(extract(epoch FROM clock_timestamp()) AS double precision)"),
 }
-_WRITES = "vidseq_writes"  # an execution option
+_WRITES, _DURABLY = "vidseq_writes", "vidseq_durably"  # execution options
 
 
 class Database:
@@ -80,8 +80,8 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        with self._transaction(writes=True) as connection:
+    def writing(self, *, durably: bool = False) -> Iterator[Connection]:
+        with self._transaction(writes=True, durably=durably) as connection:
             yield connection
 
     def now(self, connection: Connection) -> float:
@@ -114,14 +114,14 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+    def _transaction(self, *, writes: bool, durably: bool = False) -> Iterator[Connection]:
         if not self._prepared:
             try:
                 self.prepare()
             except OptionError as error:  # not the caller's: the operator's
                 raise _down(self.name, error) from error
         with _failures_told(self.name), self._engine.connect() as plain:
-            connection = plain.execution_options(**{_WRITES: writes})
+            connection = plain.execution_options(**{_WRITES: writes, _DURABLY: durably})
             with connection.begin():
                 yield connection
 
@@ -163,13 +163,14 @@ def _engine(url: URL) -> Engine:
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself
-    connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, True)
+    options = connection.get_execution_options()
+    writes = options.get(_WRITES, True)
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get(_DURABLY) else 'NORMAL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
