@@ -3,7 +3,7 @@
 Unknown fields are ignored on reading, so that a newer service can serve an older client.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class Answer(BaseModel):
@@ -155,11 +155,27 @@ class UsagePage(Answer):
     next: str | None = None
 
 
+class Upload(Answer):
+    """A file that comes in pieces: `offset` of its `num_bytes` bytes are here.
+
+    It can be used once it is `complete`; `sha256` (64 hexadecimal digits) is what was declared before, and was found
+    then. At `expires_at` it is deleted, unless bytes have come since, or somebody needs it for longer.
+    """
+
+    id: str
+    num_bytes: int
+    offset: int
+    complete: bool
+    expires_at: AwareDatetime
+    sha256: str | None = None
+
+
 class Forgotten(Answer):
-    """How much of an owner's was deleted: live sessions, and answers that were kept to be given again."""
+    """How much of an owner's was deleted: live sessions, answers that were kept to be given again, and uploads."""
 
     sessions: int
     answers: int
+    uploads: int = 0
 
 
 class Problem(Answer):

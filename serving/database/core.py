@@ -10,6 +10,7 @@ nobody sees. What must not be lost even then is written `durably`: FULL, an fsyn
 long. PostgreSQL: READ COMMITTED; lock the row that you will change (`with_for_update`, which SQLite ignores).
 """
 
+import hashlib
 import logging
 import sqlite3
 import threading
@@ -17,7 +18,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, create_engine, event, exc, literal_column, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    exc,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.database import schema
@@ -87,6 +100,12 @@ class Database:
     def now(self, connection: Connection) -> float:
         """The Unix time by the clock of the database, which alone decides: machines differ."""
         return float(connection.execute(select(_CLOCKS[self._engine.dialect.name])).scalar_one())
+
+    def one_at_a_time(self, connection: Connection, name: str) -> None:
+        """Whoever says the same name in a transaction that writes waits until this one ends; in SQLite, all do."""
+        if self._engine.dialect.name == "postgresql":
+            number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+            connection.execute(select(func.pg_advisory_xact_lock(number)))
 
     def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """An INSERT that knows ON CONFLICT, which both databases write in the same way."""

@@ -2,6 +2,7 @@
 
     idempotent_answers   a request that carried a key: who executes it, what was answered
     usage_by_day         what a process has counted for a key on a day: a bill is the sum over processes
+    uploads              whose files there are beside the database, of which size they are to be, until when
     jobs, job_items      videos that were handed over; of each, whose turn it is to label it, and what came of it
     deliveries           messages to a job's webhook
 
@@ -11,6 +12,7 @@ times by the database's own clock (serving.database.core).
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -55,6 +57,19 @@ usage_by_day = Table(
     Column("frames_labelled", BigInteger, nullable=False),
     Column("compute_seconds", Double, nullable=False),
     Index("usage_by_day_by_day", "day"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("upload_id", Text, primary_key=True),  # random, and the name of the file
+    Column("owner", Text, nullable=False),  # the id of an API key; "" for nobody in particular
+    Column("num_bytes", BigInteger, nullable=False),  # declared: how many have come, the file itself says
+    Column("sha256", LargeBinary),  # declared; of a complete one, found
+    Column("complete", Boolean, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Index("uploads_by_owner", "owner"),
+    Index("uploads_by_expiry", "expires_at"),
 )
 
 jobs = Table(
