@@ -53,6 +53,20 @@ def count_bytes(
 ) -> Prediction:
     """Reads the video to its end, in pieces; the answer tells how long it was and which options came."""
     num_bytes = sum(map(len, iter(lambda: video.read(64 * 1024), b"")))
+    return predicted(
+        num_bytes, start_seconds=start_seconds, end_seconds=end_seconds, top_k=top_k, model=model, early_exit=early_exit
+    )
+
+
+def predicted(
+    num_bytes: int,
+    *,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    top_k: int = 5,
+    model: str | None = None,
+    early_exit: EarlyExit | None = None,
+) -> Prediction:
     return Prediction(
         action=Scored(label=f"{num_bytes} bytes", score=1.0),
         top=(Scored(label="walk", score=0.5),) * top_k,

@@ -1,11 +1,13 @@
 """What somebody asks for who makes a job: the body of POST /v1/jobs. Knows no routes and no store."""
 
+import base64
+import binascii
 import hashlib
 import json
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Base64Bytes, Field, SecretStr, field_validator, model_validator
+from pydantic import EncodedBytes, EncoderProtocol, Field, SecretStr, field_validator, model_validator
 
 from serving.videos import ClassifyOptions
 from vidseq.config import Config, PositiveSeconds
@@ -15,6 +17,27 @@ from vidseq.webhooks import key_of
 MAX_ITEMS = 100_000  # whatever the settings say
 MAX_URL_LETTERS = 2000
 
+
+class _Base64(EncoderProtocol):
+    """RFC 4648, 4; strict: what is no base64 would else be read as some video."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error:
+            raise ValueError("it is not base64") from None
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return base64.b64encode(value)
+
+    @classmethod
+    def get_json_format(cls) -> Literal["base64"]:
+        return "base64"
+
+
+Clip = Annotated[bytes, EncodedBytes(encoder=_Base64), Field(min_length=1)]
 CustomId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[ -~]+$")]
 
 
@@ -54,7 +77,7 @@ class ItemAsked(Config):
     """One video: a complete upload, or its bytes; and what the caller calls it, of which the service makes nothing."""
 
     upload: str | None = Field(default=None, max_length=100, description="the id of a complete upload")
-    clip: Base64Bytes | None = Field(default=None, description="a small video itself, in place of an upload")
+    clip: Clip | None = Field(default=None, description="a small video itself, in place of an upload")
     custom_id: CustomId | None = None
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from serving.problems import AskedOtherwise
 from serving.sealing import Vault
 from serving.uploads.uploads import Uploads
 from vidseq.errors import OptionError
-from vidseq.jobs import Delivery, DeliveryState, Job, JobPage, JobResult, JobResults
+from vidseq.jobs import Delivery, DeliveryState, ItemState, Job, JobPage, JobResult, JobResults
 from vidseq.schemas import Prediction, Problem
 
 SWEPT_AT_ONCE = 20  # jobs, of which each may have many rows
@@ -225,7 +225,7 @@ class Jobs:
         return row
 
     def _result(self, row: Row[Any], now: float) -> JobResult:
-        state = row.end_state or ("queued" if row.claim is None or row.due_at <= now else "running")
+        state: ItemState = row.end_state or ("queued" if row.claim is None or row.due_at <= now else "running")
         told: dict[str, Any] = {}
         if row.answer is not None:
             body = zlib.decompress(self._vault.open(row.answer, name=sealed_name(row.job_id, row.position)))
