@@ -33,7 +33,7 @@ from serving.keys import list_keys
 from serving.local_ray import start_ray
 from serving.locked import refuse_open_ray
 from serving.parts import Frames
-from serving.places import open_database, open_once, open_sessions
+from serving.places import open_database, open_once, open_sessions, open_uploads
 from serving.rates import rates_of, store_of_rates
 from serving.usage.ledger import Ledger
 from serving.usage.table import UsageTable
@@ -88,6 +88,7 @@ class Service:
         num_nodes = sum(node["Alive"] for node in ray.nodes())
         database = open_database(num_nodes=num_nodes)
         self._once = open_once(database, args.once)
+        self._uploads = open_uploads(database, args.uploads)
         self._ledger = Ledger(UsageTable(database), by_key=args.keys is not None)
         live = self._labeller.live
         self._sessions = (
@@ -102,6 +103,7 @@ class Service:
             sessions=self._sessions,
             decode=self._decode,
             once=self._once,
+            uploads=self._uploads,
             ledger=self._ledger,
             chores=self._chores(),
             keys=self._keys,
@@ -126,6 +128,8 @@ class Service:
             Chore("usage cannot be written now", self._ledger.flush, usage.flush_seconds, at_the_end=True),
             Chore("old usage", lambda: self._ledger.table.sweep(kept_days=usage.kept_days), SWEEP_USAGE_SECONDS),
         ]
+        if self._uploads is not None:
+            chores.append(Chore("old uploads", self._uploads.sweep, self._args.uploads.sweep_seconds))
         if self._sessions is not None:
             chores.append(Chore("expired sessions", self._sessions.store.sweep, SWEEP_SESSIONS_SECONDS))
         return Chores(chores)

@@ -10,6 +10,7 @@ from serving import request_log
 from serving.finished import Observer
 from serving.once.kept import OnceSettings
 from serving.sessions import SessionSettings
+from serving.uploads.table import UploadSettings
 from serving.usage.table import UsageSettings
 from serving.web import WebSettings
 from vidseq.config import Config, Limits, PositiveSeconds
@@ -47,8 +48,9 @@ class ServiceArgs(Config):
 
     Where sessions are kept (serving.store), where all else that lasts (serving.database), and the keys that seal both
     (serving.sealing) are told by the environment, as VIDSEQ_SESSION_STORE, VIDSEQ_DATABASE and VIDSEQ_SESSION_KEYS: a
-    config file is shown by Ray's dashboard. Of a Redis that keeps sessions, or of the one that VIDSEQ_RATE_STORE names,
-    all replicas together count what keys do (serving.rates).
+    config file is shown by Ray's dashboard. VIDSEQ_UPLOADS is the folder of files that come in pieces, which all nodes
+    share; without it there is one beside a SQLite. Of a Redis that keeps sessions, or of the one that VIDSEQ_RATE_STORE
+    names, all replicas together count what keys do (serving.rates).
     """
 
     model: str
@@ -64,6 +66,7 @@ class ServiceArgs(Config):
     sessions: SessionSettings = SessionSettings()
     log: RequestLog = RequestLog()
     once: OnceSettings = OnceSettings()
+    uploads: UploadSettings = UploadSettings()
     usage: UsageSettings = UsageSettings()
 
     @model_validator(mode="after")

@@ -38,6 +38,7 @@ NEEDS: dict[str, KeyScope | None] = {
     "models": None,
     "sessions": "stream",
     "streams": "stream",
+    "uploads": "classify",
     "usage": None,
     "data": None,
 }

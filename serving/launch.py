@@ -30,6 +30,8 @@ from serving.keys import KEYS_VARIABLE, list_keys
 from serving.port import held
 from serving.sealing import load_keys, new_key
 from serving.store import Lifetimes, open_store
+from serving.uploads.places import UPLOADS, open_folder, uploads_folder
+from serving.uploads.table import UploadSettings
 from vidseq.config import Limits
 from vidseq.errors import CheckpointError, InputError, OptionError
 
@@ -61,6 +63,7 @@ def serve(
     num_replicas: int = 1,
     store: str | None = None,
     database: str | None = None,
+    uploads: Path | None = None,
     session_keys: Path | None = None,
     keys: Path | None = None,
     open_to_all: bool = False,
@@ -85,7 +88,8 @@ def serve(
     `announce` is called with one line once the service answers. To be called in the main thread of a process that has
     not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `session_keys`;
     without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service. The
-    same holds for what is kept in `database` (see serving.database), as the answers to requests with a key.
+    same holds for what is kept in `database` (see serving.database), as the answers to requests with a key, and for
+    uploads, whose bytes lie in the folder `uploads`, or else beside the file of a SQLite.
 
     Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
     on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits, `allowed_origins` that
@@ -117,7 +121,7 @@ def serve(
         cleaned_up(scratch),
     ):
         os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=session_keys))
-        os.environ.update(_database_environment(scratch, database=database, keys=session_keys))
+        os.environ.update(_database_environment(scratch, database=database, keys=session_keys, uploads=uploads))
         trusted_keys = None if require_signature is None else tuple(key.resolve() for key in require_signature)
         outcome = begin_check(folder, device=device, require_sandbox=require_sandbox, trusted_keys=trusted_keys)
         current = Path(scratch) / "model"  # what a replica that starts later on is to load
@@ -275,8 +279,10 @@ def _session_environment(scratch: str, *, store: str | None, keys: Path | None) 
     return {"VIDSEQ_SESSION_STORE": url, "VIDSEQ_SESSION_KEYS": words}
 
 
-def _database_environment(scratch: str, *, database: str | None, keys: Path | None) -> dict[str, str]:
-    """Where replicas keep what outlives them. Its tables are made now, and what is wrong is said before all else."""
+def _database_environment(
+    scratch: str, *, database: str | None, keys: Path | None, uploads: Path | None
+) -> dict[str, str]:
+    """Where replicas keep what outlives them. Its tables and folder are made now, and what is wrong is said first."""
     if database is not None and keys is None:
         raise OptionError(
             "what is kept in --database outlives the service, and so must the keys that seal it: name a file of them "
@@ -288,7 +294,10 @@ def _database_environment(scratch: str, *, database: str | None, keys: Path | No
             opened.prepare()
         except DatabaseDown as error:
             raise OptionError(f"{opened.name} cannot be used now: {error.reason}") from None
-    return {DATABASE: url}
+        folder = uploads_folder(opened, named=uploads)
+        if folder is not None:
+            open_folder(opened, folder, UploadSettings())
+    return {DATABASE: url, UPLOADS: "" if folder is None else str(folder)}
 
 
 def _read_keys(path: Path) -> str:

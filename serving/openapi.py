@@ -76,6 +76,24 @@ PUSH_BODY: Docs = {
     "description": "Frames, each a line of JSON and its bytes (see docs/streaming.md); or one image, with ?seconds=.",
     "content": {name: {"schema": BINARY} for name in (FRAMES_TYPE, "image/jpeg", "image/png", "image/webp")},
 }
+UPLOAD_BODY: Docs = {
+    "required": True,
+    "description": "The bytes that follow those that are there.",
+    "content": {"application/offset+octet-stream": {"schema": BINARY}},
+}
+_BYTES: Docs = {"type": "integer", "minimum": 0}
+UPLOAD_OFFSET: Docs = {
+    "headers": {"Upload-Offset": {"description": "how many bytes are there", "schema": _BYTES}},
+}
+UPLOAD_STANDING: Docs = {
+    "headers": {
+        **UPLOAD_OFFSET["headers"],
+        "Upload-Length": {"description": "how many bytes were declared", "schema": _BYTES},
+    }
+}
+UPLOAD_MADE: Docs = {
+    "headers": {"Location": {"description": "the path of the upload", "schema": {"type": "string"}}},
+}
 DESCRIPTION = """
 `WS /v1/streams` labels a stream while it is being sent: pictures with their times, or the bytes of a video.
 OpenAPI cannot describe a WebSocket: its messages, closing codes and the way to resume are in `docs/streaming.md`.

@@ -1,5 +1,6 @@
 """Where a node keeps what it keeps: its environment says so, as both URLs and keys are secrets. Knows no Ray."""
 
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -12,11 +13,16 @@ from serving.once.once import Once
 from serving.sealing import Tokens, Vault, load_keys
 from serving.sessions import Sessions, SessionSettings
 from serving.store import open_store
+from serving.uploads.places import UPLOADS, open_folder, uploads_folder
+from serving.uploads.table import UploadSettings
+from serving.uploads.uploads import Uploads
 from serving.usage.used import Charge
 from vidseq.errors import OptionError
 
 if TYPE_CHECKING:  # with it comes torch
     from vidseq.live import Live
+
+logger = logging.getLogger("ray.serve")  # where a replica's log goes
 
 STORE, KEYS = "VIDSEQ_SESSION_STORE", "VIDSEQ_SESSION_KEYS"  # in the environment of every node
 
@@ -62,6 +68,22 @@ def open_once(database: Database, settings: OnceSettings) -> Once:
     if not keys:
         raise OptionError(f"{KEYS} is needed in the environment of every node: see deploy/")
     return Once(Kept(database, Vault(load_keys(keys)), settings))
+
+
+def open_uploads(database: Database, settings: UploadSettings) -> Uploads | None:
+    """In the folder that the environment of this node names, else beside the file of a SQLite.
+
+    None where there is neither, as with a PostgreSQL, which several nodes may share: nobody is to send a file to one of
+    them and look for it on another. A folder that is named must be the same for all of them.
+
+    Raises:
+        OptionError: the folder cannot be used.
+    """
+    folder = uploads_folder(database, named=os.environ.get(UPLOADS))
+    if folder is None:
+        logger.warning("no uploads are taken: %s is needed in the environment, a folder that all nodes share", UPLOADS)
+        return None
+    return open_folder(database, folder, settings)
 
 
 def _refuse_several(num_nodes: int, variable: str, *, instead: str) -> None:

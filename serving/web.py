@@ -2,6 +2,7 @@
 
 classify, models   -> service_router   POST /v1/classify   GET /v1/models   behind uploads, and keys
 sessions, decode   ->                  WS /v1/streams      /v1/sessions/...           streams.py, session_routes.py
+uploads            ->                  /v1/uploads/...                                uploads/routes.py
 ready, metrics     -> control_router   GET /livez /readyz /metrics                    never behind one
                       create_app has all, create_service_app and create_control_app their part
 """
@@ -37,6 +38,8 @@ from serving.rates import Rates, RateSettings, rates_of
 from serving.refusals import refuse
 from serving.session_routes import session_router
 from serving.streams import Streams, StreamSettings
+from serving.uploads.routes import UploadRoutes
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.metering import Metering
 from serving.usage.used import Charge, uncharged
@@ -104,6 +107,7 @@ def create_app(
     sessions: Sessions | None,
     decode: Decode,
     once: Once | None = None,
+    uploads: Uploads | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     ready: Callable[[], str | None],
@@ -117,11 +121,12 @@ def create_app(
     """Everything in one application.
 
     `models` answers from memory. `sessions` is None where the model cannot stream. `once` keeps the answers to requests
-    that carry an Idempotency-Key, which without it are refused. `ledger` counts what each key uses; `chores` are done
-    beside the requests. `ready` gives None, or the reason why not; it and `metrics` (Prometheus' text format; None
-    where it is exported elsewhere) may block for a moment. With `keys`, what is below /v1 is for those who show one;
-    with None it is open to all. `rates` counts what each key does; None counts here, as the settings say. `observe` is
-    told of every request when it is over, `observe_push` of every push of a stream.
+    that carry an Idempotency-Key, and `uploads` files that come in pieces: both are refused without. `ledger` counts
+    what each key uses; `chores` are done beside the requests. `ready` gives None, or the reason why not; it and
+    `metrics` (Prometheus' text format; None where it is exported elsewhere) may block for a moment. With `keys`, what
+    is below /v1 is for those who show one; with None it is open to all. `rates` counts what each key does; None counts
+    here, as the settings say. `observe` is told of every request when it is over, `observe_push` of every push of a
+    stream.
     """
     service = service_router(
         classify=classify,
@@ -129,6 +134,7 @@ def create_app(
         sessions=sessions,
         decode=decode,
         once=once,
+        uploads=uploads,
         ledger=ledger,
         chores=chores,
         settings=settings,
@@ -147,6 +153,7 @@ def create_service_app(
     sessions: Sessions | None,
     decode: Decode,
     once: Once | None = None,
+    uploads: Uploads | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     keys: KeyRing | None,
@@ -164,6 +171,7 @@ def create_service_app(
         sessions=sessions,
         decode=decode,
         once=once,
+        uploads=uploads,
         ledger=ledger,
         chores=chores,
         settings=settings,
@@ -206,6 +214,7 @@ def service_router(
     sessions: Sessions | None,
     decode: Decode,
     once: Once | None,
+    uploads: Uploads | None,
     ledger: Ledger | None,
     chores: Chores | None,
     settings: WebSettings,
@@ -223,12 +232,19 @@ def service_router(
         )
 
     admission = places(settings.max_concurrent)
+    arriving = places(settings.max_arriving)
     workers = Workers(settings.max_concurrent)
+    files = UploadRoutes(
+        uploads,
+        arriving=arriving,
+        pace=settings.pace,
+        answer_timeout_seconds=settings.request_timeout_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         async with AsyncExitStack() as beside:
-            for part in (workers, once, chores):
+            for part in (workers, files, once, chores):
                 if part is not None:
                     await beside.enter_async_context(part.lifespan(app))
             yield
@@ -239,7 +255,7 @@ def service_router(
         models=models,
         sessions=sessions,
         decode=decode,
-        arriving=places(settings.max_arriving),
+        arriving=arriving,
         once=once,
         admission=admission,
         # Apart from those who stay for as long as they like, and say nothing of how fast work is done.
@@ -277,7 +293,9 @@ def service_router(
         observe_push=observe_push,
     )
     router.add_api_websocket_route("/streams", streams.serve)
-    router.include_router(owner_router(usage=None if ledger is None else ledger.table, sessions=sessions, once=once))
+    files.add_to(router)
+    usage = None if ledger is None else ledger.table
+    router.include_router(owner_router(usage=usage, sessions=sessions, once=once, uploads=uploads))
     return router
 
 
@@ -336,6 +354,7 @@ def whole_api() -> dict[str, Any]:
         sessions=None,
         decode=_described_only,
         once=None,
+        uploads=None,
         ledger=None,
         chores=None,
         settings=WebSettings(),

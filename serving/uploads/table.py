@@ -111,6 +111,11 @@ class UploadTable:
             raise DatabaseDown("uploads are deleted, but a reader keeps old pages in use")
         return ids
 
+    def has_any(self, owner: str) -> bool:
+        """Whether anything is known of an owner."""
+        with self._database.reading() as connection:
+            return connection.execute(select(_rows.upload_id).where(_rows.owner == owner).limit(1)).first() is not None
+
     def expired(self) -> list[str]:
         """Some of those whose time is over."""
         with self._database.reading() as connection:

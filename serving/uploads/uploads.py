@@ -216,7 +216,10 @@ class Uploads:
 
 
 class Appending:
-    """One writer's turn. What was written stays, however the turn ends; for one thread at a time."""
+    """One writer's turn. What was written stays, however the turn ends; for one thread at a time.
+
+    After a write that has failed, and after its end, nothing more is written: there would be a gap, or two writers.
+    """
 
     def __init__(self, table: UploadTable, owner: str, row: Row, file: Growing) -> None:
         self._table = table
@@ -224,7 +227,7 @@ class Appending:
         self._row = row
         self._file = file
         self._first = file.num_bytes
-        self._broken = False
+        self._over = False
 
     @property
     def offset(self) -> int:
@@ -238,31 +241,28 @@ class Appending:
             )
 
     def write(self, piece: bytes) -> None:
-        """After a write that has failed nothing more is written: there would be a gap.
-
-        Raises:
-            UploadTooLarge, UploadNotFound, StorageFull.
-        """
-        if self._broken:
+        """Raises UploadTooLarge, UploadNotFound, StorageFull."""
+        if self._over:
             return
         try:
             self.refuse_over(len(piece))
             self._file.write(piece)
         except BaseException:
-            self._broken = True
+            self._over = True
             raise
 
     def undo(self) -> None:
         """Take back all that was written in this turn."""
-        self._broken = True
+        self._over = True
         self._file.cut(self._first)
 
     def finish(self) -> Upload:
         """As it is now; its time begins anew. Raises UploadNotFound: it was deleted meanwhile."""
-        with self._file:
+        with self:
             return _told(self._table.touch(self._owner, self._row.upload_id), offset=self.offset)
 
     def close(self) -> None:
+        self._over = True
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -33,6 +33,13 @@ def serve(
             "postgresql://user:password@host/name; else only while it runs.",
         ),
     ] = None,
+    uploads: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VIDSEQ_UPLOADS",
+            help="The folder of files that come in pieces, for one --database; else one beside a SQLite.",
+        ),
+    ] = None,
     session_keys: Annotated[
         Path | None, typer.Option(help="A file with the keys that seal sessions and answers; else made for this run.")
     ] = None,
@@ -82,6 +89,7 @@ def serve(
         num_replicas=replicas,
         store=store,
         database=database,
+        uploads=uploads,
         session_keys=session_keys,
         keys=keys,
         open_to_all=open_to_all,
