@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
@@ -28,13 +28,16 @@ from serving.chores import Chore, Chores
 from serving.counters import Figures
 from serving.drain import Drain
 from serving.finished import Finished
+from serving.jobs.execution import Execution, Item
+from serving.jobs.queue import Crash, Later, Leased, Outcome
 from serving.keyring import KeyRing
 from serving.keys import list_keys
 from serving.local_ray import start_ray
 from serving.locked import refuse_open_ray
 from serving.parts import Frames
-from serving.places import open_database, open_once, open_sessions, open_uploads
+from serving.places import open_background, open_database, open_jobs, open_once, open_sessions, open_uploads
 from serving.rates import rates_of, store_of_rates
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.table import UsageTable
 from serving.web import create_control_app, create_service_app
@@ -52,7 +55,8 @@ ROUTE_PREFIX = "/v1"
 MAX_ONGOING = 1024  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
-STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 3600.0
+STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_JOBS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 60.0, 3600.0
+NO_SERVICE_SECONDS = 2.0
 LEAVING = "the service is stopping"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -85,11 +89,13 @@ class Service:
         self._labeller = self._loaded(Path(args.model))
         self._prepared: Labeller | None = None
         self._drain = Drain()
-        num_nodes = sum(node["Alive"] for node in ray.nodes())
+        num_nodes = _num_nodes()
         database = open_database(num_nodes=num_nodes)
         self._once = open_once(database, args.once)
         self._uploads = open_uploads(database, args.uploads)
         self._ledger = Ledger(UsageTable(database), by_key=args.keys is not None)
+        self._jobs = open_jobs(database, self._uploads, args.jobs)
+        self._execution = None if self._uploads is None else self._executing(self._uploads)
         live = self._labeller.live
         self._sessions = (
             None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=num_nodes)
@@ -104,6 +110,7 @@ class Service:
             decode=self._decode,
             once=self._once,
             uploads=self._uploads,
+            jobs=self._jobs,
             ledger=self._ledger,
             chores=self._chores(),
             keys=self._keys,
@@ -121,6 +128,15 @@ class Service:
         self._figures.answered(finished)
         self._log(finished)
 
+    def _executing(self, uploads: Uploads) -> Execution:
+        return Execution(
+            uploads,
+            self._classify,
+            models=lambda: self._labeller.models,
+            charge=self._ledger,
+            at_once=self._args.jobs.items_at_once,
+        )
+
     def _chores(self) -> Chores:
         usage = self._args.usage
         chores = [
@@ -130,6 +146,8 @@ class Service:
         ]
         if self._uploads is not None:
             chores.append(Chore("old uploads", self._uploads.sweep, self._args.uploads.sweep_seconds))
+        if self._jobs is not None:
+            chores.append(Chore("old jobs", self._jobs.sweep, SWEEP_JOBS_SECONDS))
         if self._sessions is not None:
             chores.append(Chore("expired sessions", self._sessions.store.sweep, SWEEP_SESSIONS_SECONDS))
         return Chores(chores)
@@ -165,6 +183,12 @@ class Service:
         prediction = self._labeller.classify(*video, **options)
         self._figures.labelled(prediction)
         return prediction
+
+    async def label_item(self, item: Item) -> Outcome:
+        """An item of a job, which waits here for its turn."""
+        assert self._execution is not None, "this service keeps no jobs"
+        with self._drain.place():
+            return await self._execution.label(item)
 
     async def ready(self) -> str | None:
         """Why no video can be labelled now, or None: the canary was labelled before this can be called."""
@@ -219,9 +243,11 @@ class Control:
         refuse_open_ray()
         self._args = args
         self._leaving = False
+        self._background = open_background(open_database(num_nodes=_num_nodes()), self._label, args.jobs)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         self._loop = asyncio.get_running_loop()
+        self._background.begin()
         return create_control_app(
             ready=self._why_not_ready,
             metrics=self._metrics,
@@ -242,8 +268,9 @@ class Control:
             return f"the service is down: {type(error).__name__}"
 
     async def leave(self) -> None:
-        """Be unready from here on, so that whoever balances loads looks elsewhere."""
+        """Be unready from here on, so that whoever balances loads looks elsewhere; leave jobs to others."""
         self._leaving = True
+        await self._background.end()
 
     async def _ask(self, timeout_seconds: float) -> str | None:
         async with asyncio.timeout(timeout_seconds):
@@ -252,9 +279,33 @@ class Control:
             ).ready.remote()
             return reason
 
+    async def _label(self, leased: Leased) -> Outcome:
+        """By a replica of the service: a few bytes go there, for all have the same uploads."""
+        item = Item(f"{leased.job_id}/{leased.position}", leased.owner, leased.upload_id, leased.options)
+        handle = serve.get_deployment_handle("Service", app_name=self._args.service)
+        response: Any = handle.label_item.remote(item)
+        try:
+            outcome: Outcome = await response
+            return outcome
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except RayActorError:
+            return Crash("the process that labelled it has died")
+        except RayTaskError:
+            logger.exception("item %s", item.name)
+            return Crash("something went wrong here, of which the service's log knows more")
+        except (RayError, RayServeException) as error:
+            logger.warning("item %s: the service does not answer: %s", item.name, type(error).__name__)
+            return Later(NO_SERVICE_SECONDS)
+
     def _metrics(self) -> bytes:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
+
+
+def _num_nodes() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 def build_service(args: ServiceArgs) -> serve.Application:
@@ -308,7 +359,7 @@ def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_di
     )
     share = num_cpus / num_replicas
     service = _service(args, num_cpus=share if share < 1 else int(share)).options(num_replicas=num_replicas).bind(args)
-    control = build_control(ControlArgs(web=args.web, log=args.log))
+    control = build_control(ControlArgs(web=args.web, log=args.log, jobs=args.jobs))
     serve.run_many(
         [serve.RunTarget(control, CONTROL, "/", QUIET), serve.RunTarget(service, SERVICE, ROUTE_PREFIX, QUIET)]
     )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from serving import request_log
 from serving.finished import Observer
+from serving.jobs.settings import JobSettings
 from serving.once.kept import OnceSettings
 from serving.sessions import SessionSettings
 from serving.uploads.table import UploadSettings
@@ -67,6 +68,7 @@ class ServiceArgs(Config):
     log: RequestLog = RequestLog()
     once: OnceSettings = OnceSettings()
     uploads: UploadSettings = UploadSettings()
+    jobs: JobSettings = JobSettings()
     usage: UsageSettings = UsageSettings()
 
     @model_validator(mode="after")
@@ -77,9 +79,13 @@ class ServiceArgs(Config):
 
 
 class ControlArgs(Config):
-    """What a Serve config file says under `args` of the control. `service` is the name of that application."""
+    """What a Serve config file says under `args` of the control. `service` is the name of that application.
+
+    Its replicas have jobs done, of which `jobs` says how; that of the service is the same.
+    """
 
     service: str = SERVICE
     ready_timeout_seconds: PositiveSeconds = 3.0
+    jobs: JobSettings = JobSettings()
     web: WebSettings = WebSettings()
     log: RequestLog = RequestLog()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from serving.database.core import Database
 from serving.files import refuse_missing
+from serving.jobs.deleting import forget_jobs
 from serving.keys import checked_id
 from serving.once.kept import Kept, OnceSettings
 from serving.sealing import Vault, load_keys, new_key
@@ -29,15 +30,16 @@ def forget(key_id: str, *, database: str | None, store: str | None, uploads: Pat
     checked_id(key_id)
     for url in filter(None, (database, store)):
         refuse_missing(url)
-    num_sessions = num_answers = num_uploads = 0
+    num_sessions = num_answers = num_uploads = num_jobs = 0
     if store is not None:
         with closing(open_store(store, lifetimes=Lifetimes(), keys=())) as sessions:
             num_sessions = sessions.forget_all(key_id)
     if database is not None:
         with closing(Database(database)) as opened:
+            num_jobs = forget_jobs(opened, key_id)
             num_uploads = _forget_uploads(opened, key_id, uploads)
             num_answers = Kept(opened, Vault(load_keys(new_key())), OnceSettings()).forget(key_id)
-    return Forgotten(sessions=num_sessions, answers=num_answers, uploads=num_uploads)
+    return Forgotten(sessions=num_sessions, answers=num_answers, uploads=num_uploads, jobs=num_jobs)
 
 
 def _forget_uploads(database: Database, key_id: str, named: Path | None) -> int:

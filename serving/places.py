@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from serving.database.core import Database
 from serving.database.errors import DatabaseDown
 from serving.database.urls import DATABASE, is_file
+from serving.jobs.background import Background
+from serving.jobs.dispatcher import Execute
+from serving.jobs.jobs import Jobs
+from serving.jobs.settings import JobSettings
 from serving.once.kept import Kept, OnceSettings
 from serving.once.once import Once
 from serving.sealing import Tokens, Vault, load_keys
@@ -64,10 +68,7 @@ def open_database(*, num_nodes: int) -> Database:
 
 def open_once(database: Database, settings: OnceSettings) -> Once:
     """Answers to requests with a key. Raises OptionError: the environment of this node has no keys to seal them."""
-    keys = os.environ.get(KEYS, "")
-    if not keys:
-        raise OptionError(f"{KEYS} is needed in the environment of every node: see deploy/")
-    return Once(Kept(database, Vault(load_keys(keys)), settings))
+    return Once(Kept(database, _vault(), settings))
 
 
 def open_uploads(database: Database, settings: UploadSettings) -> Uploads | None:
@@ -84,6 +85,23 @@ def open_uploads(database: Database, settings: UploadSettings) -> Uploads | None
         logger.warning("no uploads are taken: %s is needed in the environment, a folder that all nodes share", UPLOADS)
         return None
     return open_folder(database, folder, settings)
+
+
+def open_jobs(database: Database, uploads: Uploads | None, settings: JobSettings) -> Jobs | None:
+    """None where there are no uploads, of which jobs are made. Raises OptionError, as open_once does."""
+    return None if uploads is None else Jobs(database, _vault(), uploads, settings)
+
+
+def open_background(database: Database, execute: Execute, settings: JobSettings) -> Background:
+    """What is done for the jobs of the same database. Raises OptionError, as open_once does."""
+    return Background(database, _vault(), execute, settings)
+
+
+def _vault() -> Vault:
+    keys = os.environ.get(KEYS, "")
+    if not keys:
+        raise OptionError(f"{KEYS} is needed in the environment of every node: see deploy/")
+    return Vault(load_keys(keys))
 
 
 def _refuse_several(num_nodes: int, variable: str, *, instead: str) -> None:

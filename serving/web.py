@@ -2,7 +2,7 @@
 
 classify, models   -> service_router   POST /v1/classify   GET /v1/models   behind uploads, and keys
 sessions, decode   ->                  WS /v1/streams      /v1/sessions/...           streams.py, session_routes.py
-uploads            ->                  /v1/uploads/...                                uploads/routes.py
+uploads, jobs      ->                  /v1/uploads/...    /v1/jobs/...                uploads/routes.py, jobs/routes.py
 ready, metrics     -> control_router   GET /livez /readyz /metrics                    never behind one
                       create_app has all, create_service_app and create_control_app their part
 """
@@ -28,6 +28,8 @@ from serving.envelope import Envelope
 from serving.finished import Observer
 from serving.flow import Taking
 from serving.guard import Guard
+from serving.jobs.jobs import Jobs
+from serving.jobs.routes import job_router
 from serving.keyring import KeyRing
 from serving.once.once import Once
 from serving.origins import Origin, Origins
@@ -108,6 +110,7 @@ def create_app(
     decode: Decode,
     once: Once | None = None,
     uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     ready: Callable[[], str | None],
@@ -121,7 +124,8 @@ def create_app(
     """Everything in one application.
 
     `models` answers from memory. `sessions` is None where the model cannot stream. `once` keeps the answers to requests
-    that carry an Idempotency-Key, and `uploads` files that come in pieces: both are refused without. `ledger` counts
+    that carry an Idempotency-Key, `uploads` files that come in pieces, `jobs` what is to be done
+    with them later: all are refused without. `ledger` counts
     what each key uses; `chores` are done beside the requests. `ready` gives None, or the reason why not; it and
     `metrics` (Prometheus' text format; None where it is exported elsewhere) may block for a moment. With `keys`, what
     is below /v1 is for those who show one; with None it is open to all. `rates` counts what each key does; None counts
@@ -135,6 +139,7 @@ def create_app(
         decode=decode,
         once=once,
         uploads=uploads,
+        jobs=jobs,
         ledger=ledger,
         chores=chores,
         settings=settings,
@@ -154,6 +159,7 @@ def create_service_app(
     decode: Decode,
     once: Once | None = None,
     uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     keys: KeyRing | None,
@@ -172,6 +178,7 @@ def create_service_app(
         decode=decode,
         once=once,
         uploads=uploads,
+        jobs=jobs,
         ledger=ledger,
         chores=chores,
         settings=settings,
@@ -215,6 +222,7 @@ def service_router(
     decode: Decode,
     once: Once | None,
     uploads: Uploads | None,
+    jobs: Jobs | None,
     ledger: Ledger | None,
     chores: Chores | None,
     settings: WebSettings,
@@ -294,8 +302,9 @@ def service_router(
     )
     router.add_api_websocket_route("/streams", streams.serve)
     files.add_to(router)
+    router.include_router(job_router(jobs, models=models, admission=arriving, pace=settings.pace))
     usage = None if ledger is None else ledger.table
-    router.include_router(owner_router(usage=usage, sessions=sessions, once=once, uploads=uploads))
+    router.include_router(owner_router(usage=usage, sessions=sessions, once=once, uploads=uploads, jobs=jobs))
     return router
 
 
@@ -355,6 +364,7 @@ def whole_api() -> dict[str, Any]:
         decode=_described_only,
         once=None,
         uploads=None,
+        jobs=None,
         ledger=None,
         chores=None,
         settings=WebSettings(),

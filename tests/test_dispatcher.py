@@ -16,7 +16,7 @@ from serving.jobs.execution import Execution, Item
 from serving.jobs.queue import Crash, Leased
 from serving.jobs.settings import JobSettings
 from serving.once.kept import Answer
-from serving.usage.used import Used
+from serving.usage.used import Charge, Used, uncharged
 from tests.toy_jobs import ANSWER, OWNER, Kept, asked_for, inline
 from tests.web_server import TOY_MODELS, Held, count_bytes, raising
 from vidseq.errors import DecoderCrashed, UnsupportedContainer
@@ -208,13 +208,7 @@ def test_a_dispatcher_that_leaves_in_good_order_gives_back_what_it_holds(kept: K
 # Labelled in the process of the model ------------------------------------------------------------
 
 
-def execution(
-    kept: Kept, classify: Any = count_bytes, *, charged: list[Used] | None = None, at_once: int = 2
-) -> Execution:
-    def charge(owner: str, used: Used) -> None:
-        assert owner == OWNER
-        (charged if charged is not None else []).append(used)
-
+def execution(kept: Kept, classify: Any = count_bytes, *, charge: Charge = uncharged, at_once: int = 2) -> Execution:
     return Execution(kept.uploads, classify, models=lambda: TOY_MODELS, charge=charge, at_once=at_once)
 
 
@@ -226,11 +220,8 @@ def item(kept: Kept, content: bytes = b"a video", **options: Any) -> Item:
 
 def test_an_item_is_labelled_as_a_request_would_be_and_charged(kept: Kept) -> None:
     charged: list[tuple[str, Used]] = []
-    answer = run(
-        lambda: execution(kept, charge=lambda *told: charged.append(told)).label(
-            item(kept, b"12345", top_k=2, frames=False)
-        )
-    )
+    charging = execution(kept, charge=lambda owner, used: charged.append((owner, used)))
+    answer = run(lambda: charging.label(item(kept, b"12345", top_k=2, frames=False)))
     prediction = Prediction.model_validate_json(answer.body)
     assert answer.status == 200 and prediction.action is not None and prediction.action.label == "5 bytes"
     assert len(prediction.top) == 2 and prediction.frames == ()

@@ -171,11 +171,14 @@ class Upload(Answer):
 
 
 class Forgotten(Answer):
-    """How much of an owner's was deleted: live sessions, answers that were kept to be given again, and uploads."""
+    """How much of an owner's was deleted: live sessions, answers that were kept to be given again, uploads
+    and jobs.
+    """
 
     sessions: int
     answers: int
     uploads: int = 0
+    jobs: int = 0
 
 
 class Problem(Answer):

@@ -70,6 +70,8 @@ class Outbox:
     def lease(self, most: int) -> list[Message]:
         """Up to so many that are due, now the caller's until their sending must have ended."""
         message = (_rows.id.label("message_id"), _rows.attempts)
+        if not self._any_due():  # reading holds up nobody
+            return []
         which = select(jobs, begun, *message).join(deliveries, jobs.c.id == _rows.job_id)
         with self._database.writing() as connection:
             now = self._database.now(connection)
@@ -81,6 +83,11 @@ class Outbox:
                 taken = {"attempts": sending.attempts, "claim": sending.token, "due_at": until}
                 connection.execute(update(deliveries).where(_rows.id == sending.id).values(taken))
         return messages
+
+    def _any_due(self) -> bool:
+        with self._database.reading() as connection:
+            due = select(_rows.id).where(_rows.due_at <= self._database.now(connection)).limit(1)
+            return connection.execute(due).one_or_none() is not None
 
     def _message(self, row: Row[Any]) -> Message:
         ended_at = datetime.fromtimestamp(row.finished_at, UTC)

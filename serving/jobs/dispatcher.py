@@ -11,13 +11,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 
 from serving.database.errors import DatabaseDown
-from serving.jobs.queue import Crash, Leased, Queue
+from serving.jobs.queue import Crash, Later, Leased, Outcome, Queue
 from serving.once.kept import Answer
 from vidseq.schemas import Problem
 
 logger = logging.getLogger(__name__)
 
-Outcome = Answer | Crash
 Execute = Callable[[Leased], Awaitable[Outcome]]
 
 SAVE_SECONDS = 30.0  # how long a database that is down is asked to keep what was found
@@ -81,6 +80,9 @@ class Dispatcher:
                 outcome = await self._outcome(item)
         if isinstance(outcome, Answer):
             await self._saved(lambda: self._queue.finish(item, outcome))
+            return
+        if isinstance(outcome, Later):
+            await self._saved(lambda: self._queue.put_back(item, after_seconds=outcome.after_seconds, counts=False))
             return
         logger.warning("item %s of job %s crashed, attempt %s: %s", *_named(item), item.attempts, outcome.reason)
         if item.attempts < most:

@@ -6,6 +6,7 @@ their chunks ride in the same batches as those of requests.
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,18 +14,21 @@ from typing import Any
 
 from serving.admission import Workers
 from serving.callers import refuse_unknown
+from serving.database.errors import DatabaseDown
 from serving.finished import Facts
-from serving.jobs.queue import Crash
+from serving.jobs.queue import Crash, Later, Outcome
 from serving.once import door
-from serving.once.kept import Answer
 from serving.parts import Classify
-from serving.uploads.errors import UploadNotFound
+from serving.uploads.errors import StorageDown, UploadNotFound
 from serving.uploads.uploads import Uploads
 from serving.usage.used import Charge, Used
 from serving.videos import ClassifyOptions, classified
-from vidseq.errors import ModelNotFound, VidseqError
+from vidseq.errors import ModelNotFound, SandboxError, VidseqError
 from vidseq.schemas import Models
 
+logger = logging.getLogger(__name__)
+
+LATER_SECONDS = 5.0
 FINAL = (*door.FINAL, ModelNotFound, UploadNotFound)  # nobody is there who could ask otherwise
 
 
@@ -57,12 +61,15 @@ class Execution:
         self._turns = asyncio.Semaphore(at_once)
         self._workers = Workers(at_once)
 
-    async def label(self, item: Item) -> Answer | Crash:
-        """A crash is what is not the video's fault, or may pass. Whoever stops waiting stops the work."""
+    async def label(self, item: Item) -> Outcome:
+        """Whoever stops waiting stops the work."""
         async with self._turns:
             labelled = functools.partial(self._labelled, item)
             try:
                 return await door.final_answer(labelled, request_id=item.name, final=FINAL)
+            except (DatabaseDown, SandboxError, StorageDown) as error:
+                logger.warning("item %s: %s", item.name, error)
+                return Later(LATER_SECONDS)
             except VidseqError as error:
                 return Crash(str(error))
 

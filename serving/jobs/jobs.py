@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, select, tuple_, update
 
 from serving.database.core import Database
-from serving.database.errors import DatabaseDown
 from serving.database.tables import deliveries, job_items, jobs
 from serving.jobs.addresses import refuse_unsafe
 from serving.jobs.asked import JobAsked
+from serving.jobs.deleting import forget_jobs, sweep_jobs
 from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs
 from serving.jobs.queue import end_job, release_uploads, sealed_name
 from serving.jobs.settings import JobSettings
@@ -27,7 +27,6 @@ from vidseq.errors import OptionError
 from vidseq.jobs import Delivery, DeliveryState, ItemState, Job, JobPage, JobResult, JobResults
 from vidseq.schemas import Prediction, Problem
 
-SWEPT_AT_ONCE = 20  # jobs, of which each may have many rows
 begun = exists(select(1).where(job_items.c.job_id == jobs.c.id, job_items.c.attempts > 0)).label("begun")
 
 
@@ -139,19 +138,11 @@ class Jobs:
 
     def forget(self, owner: str) -> int:
         """Delete all jobs of an owner; how many that were."""
-        num_deleted = self._delete(jobs.c.owner == owner, skip_locked=False)
-        if not self._database.scrub():
-            raise DatabaseDown("jobs are deleted, but a reader keeps old pages in use")
-        return num_deleted
+        return forget_jobs(self._database, owner)
 
     def sweep(self) -> int:
         """Delete those whose time to live is over."""
-        with self._database.reading() as connection:
-            now = self._database.now(connection)
-        num_deleted = self._delete(jobs.c.expires_at <= now, skip_locked=True)  # others sweep, too
-        if num_deleted:
-            self._database.scrub()  # or the next one does
-        return num_deleted
+        return sweep_jobs(self._database)
 
     def _refuse_too_much(self, asked: JobAsked) -> None:
         num_items = len(asked.items)
@@ -234,19 +225,6 @@ class Jobs:
                 Prediction.model_validate_json(body) if succeeded else Problem.model_validate_json(body)
             )
         return JobResult(position=row.position, custom_id=row.custom_id, state=state, attempts=row.attempts, **told)
-
-    def _delete(self, which: ColumnElement[bool], *, skip_locked: bool) -> int:
-        """In steps of `SWEPT_AT_ONCE`."""
-        some = select(jobs.c.id).where(which).limit(SWEPT_AT_ONCE).with_for_update(skip_locked=skip_locked)
-        num_deleted, deleted = 0, SWEPT_AT_ONCE
-        while deleted == SWEPT_AT_ONCE:
-            with self._database.writing() as connection:
-                job_ids = connection.execute(some).scalars().all()
-                for job_id in job_ids:
-                    release_uploads(connection, job_id, at=self._database.now(connection))
-                deleted = connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids))).rowcount
-            num_deleted += deleted
-        return num_deleted
 
 
 def secret_name(job_id: str) -> str:

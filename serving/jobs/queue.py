@@ -49,6 +49,16 @@ class Crash:
     reason: str
 
 
+@dataclass(frozen=True)
+class Later:
+    """It was not begun, for reasons that have nothing to do with it: it is due again after so long."""
+
+    after_seconds: float
+
+
+Outcome = Answer | Crash | Later
+
+
 class Queue:
     """Thread-safe. Every method raises DatabaseDown."""
 
@@ -59,6 +69,8 @@ class Queue:
 
     def lease(self, most: int) -> list[Leased]:
         """Up to so many items that are due, now the caller's for `lease_seconds`; nobody waits for them."""
+        if not self._any_due():  # which is nearly always so, and reading holds up nobody
+            return []
         due = select(job_items, jobs.c.owner, jobs.c.options).join(jobs, jobs.c.id == _items.job_id)
         with self._database.writing() as connection:
             now = self._database.now(connection)
@@ -138,6 +150,11 @@ class Queue:
                 .where(_is(item) & (_items.claim == item.token))
                 .values(claim=None, due_at=due_at, attempts=attempts)
             )
+
+    def _any_due(self) -> bool:
+        with self._database.reading() as connection:
+            due = select(_items.job_id).where(_items.due_at <= self._database.now(connection)).limit(1)
+            return connection.execute(due).one_or_none() is not None
 
 
 def end_job(connection: Connection, job_id: str, *, end: End, now: float, uploads_kept_seconds: float) -> None:
