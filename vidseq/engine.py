@@ -9,7 +9,8 @@ Callers take turns: a chunk of many frames gives a few to a batch and goes to th
     the line  a a a a a a a a, b b, c           turns of 2, batches of 4
     batches   a a b b | c a a | a a | a a
 
-No caller's state stays here: it comes in with each chunk and leaves with the scores.
+No caller's state stays here: it comes in with each chunk and leaves with the scores. Nor does a head: a chunk may bring
+other models than the engine's, if they share its encoder, and then all that is in a batch still shares the CNN.
 
 Shape letters: T frames of one chunk, H height, W width, C colour.
 """
@@ -22,6 +23,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,6 +52,10 @@ class _Place:
         """Still to be computed."""
         return len(self._rest.pixels_THWC)
 
+    def whole(self, runner: Runner) -> bool:
+        """Whether it has to come in one piece."""
+        return any(head.offline for head in self._rest.wanted(runner))
+
     def may_begin(self) -> bool:
         """Whether it is still wanted, now that its turn has come. The rest of a work that has begun has no deadline."""
         deadline_seconds = self._rest.deadline_seconds
@@ -62,13 +68,12 @@ class _Place:
 
     def turn(self, num_frames: int) -> Work:
         """Its next frames."""
-        rest = self._rest
-        return Work(rest.pixels_THWC[:num_frames], rest.state, born_seconds=rest.born_seconds)
+        return replace(self._rest, pixels_THWC=self._rest.pixels_THWC[:num_frames])
 
     def add(self, done: Done, num_frames: int) -> None:
         """They have been computed; with the last of them the caller gets the answer, else the rest waits again."""
         self._parts.append(done)
-        self._rest = Work(self._rest.pixels_THWC[num_frames:], done.state)
+        self._rest = Work.after(done, self._rest.pixels_THWC[num_frames:], head=self._rest.head)
         if not self.num_frames and self._leave():
             self.future.set_result(Done.joined(self._parts) if len(self._parts) > 1 else done)
 
@@ -196,6 +201,9 @@ class Engine:
         assert fits, (
             f"pixels are {pixels_THWC.dtype} {pixels_THWC.shape}, this model's are uint8 (T, {size}, {size}, 3)"
         )
+        for head, state in work.wanted(self._runner).items():
+            assert head.model.encoder is self._runner.model.encoder, "a head of another encoder than this engine's"
+            assert head.fits(state), f"a state of other tensors than this model's: {state}"
         place = _Place(work)
         with self._changed:
             assert not self._closed, "an engine that was closed, or has died, takes no more work"
@@ -237,7 +245,7 @@ class Engine:
 
     def _turn(self, place: _Place) -> int:
         """How many of its frames ride in the next batch."""
-        return place.num_frames if self._runner.offline else min(place.num_frames, self._turn_frames)
+        return place.num_frames if place.whole(self._runner) else min(place.num_frames, self._turn_frames)
 
     def _serve(self, batch: list[_Place]) -> None:
         turns = [(place, self._turn(place)) for place in batch if place.may_begin()]
