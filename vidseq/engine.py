@@ -109,6 +109,8 @@ class Engine:
         turn_frames: frames of one work in a batch; None for what suits the device (TURN_FRAMES).
         max_waiting: works that may wait before `submit` holds its callers back, to the model's pace.
         observe: is told of each batch, in the engine's thread: the number of works and of their frames in it.
+
+    `runner` is the model as a work names it that wants it beside others.
     """
 
     def __init__(
@@ -120,9 +122,9 @@ class Engine:
         max_waiting: int = 256,
         observe: Callable[[int, int], None] = lambda num_works, num_frames: None,
     ) -> None:
-        self._runner = Runner.of(model)
+        self.runner = Runner.of(model)
         self._max_batch_frames = max_batch_frames
-        turn_frames = turn_frames or TURN_FRAMES.get(self._runner.device.type, TURN_FRAMES["cuda"])
+        turn_frames = turn_frames or TURN_FRAMES.get(self.runner.device.type, TURN_FRAMES["cuda"])
         self._turn_frames = min(turn_frames, max_batch_frames)
         self._max_waiting = max_waiting
         self._observe = observe
@@ -196,13 +198,13 @@ class Engine:
 
     def _put(self, work: Work) -> _Place:
         """Checks it first: in a batch, one caller's mistake would be everybody's."""
-        size, pixels_THWC = self._runner.model.sequence.config.picture.size, work.pixels_THWC
+        size, pixels_THWC = self.runner.model.sequence.config.picture.size, work.pixels_THWC
         fits = pixels_THWC.dtype == np.uint8 and pixels_THWC.shape[1:] == (size, size, 3) and len(pixels_THWC)
         assert fits, (
             f"pixels are {pixels_THWC.dtype} {pixels_THWC.shape}, this model's are uint8 (T, {size}, {size}, 3)"
         )
-        for head, state in work.wanted(self._runner).items():
-            assert head.model.encoder is self._runner.model.encoder, "a head of another encoder than this engine's"
+        for head, state in work.wanted(self.runner).items():
+            assert head.model.encoder is self.runner.model.encoder, "a head of another encoder than this engine's"
             assert head.fits(state), f"a state of other tensors than this model's: {state}"
         place = _Place(work)
         with self._changed:
@@ -245,7 +247,7 @@ class Engine:
 
     def _turn(self, place: _Place) -> int:
         """How many of its frames ride in the next batch."""
-        return place.num_frames if place.whole(self._runner) else min(place.num_frames, self._turn_frames)
+        return place.num_frames if place.whole(self.runner) else min(place.num_frames, self._turn_frames)
 
     def _serve(self, batch: list[_Place]) -> None:
         turns = [(place, self._turn(place)) for place in batch if place.may_begin()]
@@ -254,7 +256,7 @@ class Engine:
         self._num_batched = sum(num_frames for _, num_frames in turns)
         try:
             self._observe(len(turns), self._num_batched)
-            results = run_batch(self._runner, [place.turn(num_frames) for place, num_frames in turns])
+            results = run_batch(self.runner, [place.turn(num_frames) for place, num_frames in turns])
         except Exception as error:
             for place, _ in turns:
                 place.fail(error)
