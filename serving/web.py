@@ -350,7 +350,8 @@ def whole_api() -> dict[str, Any]:
     )
     app.include_router(service)
     app.include_router(control_router(ready=_described_only, metrics=_described_only))
-    return openapi.with_keys(openapi.with_problem_schema(app.openapi()), prefix="/v1")
+    document = openapi.with_forms(openapi.with_problem_schema(app.openapi()))
+    return openapi.with_keys(document, prefix="/v1")
 
 
 def _described_only(*args: object, **options: object) -> Any:

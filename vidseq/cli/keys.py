@@ -39,7 +39,9 @@ def create(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Let it ask the model of this name alone, or those that are named; else all."),
+        typer.Option(
+            metavar="NAME", help="Let it ask the model of this name alone, or those that are named; else all."
+        ),
     ] = None,
     file: KeysFile = None,
 ) -> None:

@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Generic
+from typing import Any, Generic
 
 import httpx2
+from pydantic import model_validator
 
 from vidseq import __version__
 from vidseq.client.answers import AnswerT
@@ -19,7 +20,7 @@ from vidseq.client.sockets import Address
 from vidseq.client.uploads import Progress, Source, Upload, open_upload
 from vidseq.errors import OptionError
 from vidseq.messages import Open, StreamOptions
-from vidseq.schemas import Forgotten, UsagePage
+from vidseq.schemas import Forgotten, Predictions, UsagePage
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 180.0  # more than the service allows itself
@@ -50,6 +51,15 @@ class Call(Generic[AnswerT]):
         if sha256 is not None:
             headers["Content-Digest"] = f"sha-256=:{base64.b64encode(sha256).decode()}:"
         return headers
+
+
+class Told(Predictions):
+    """What one model or several were asked: the answer of one alone comes by itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_alone(cls, data: Any) -> Any:
+        return data if not isinstance(data, dict) or "predictions" in data else {"predictions": [data]}
 
 
 class Base:

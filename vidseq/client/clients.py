@@ -11,12 +11,12 @@ import httpx2
 
 from vidseq.client.answers import AnswerT, read_answer, typed_errors
 from vidseq.client.blocking import Stream, VideoStream
-from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call
+from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call, Told
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
 from vidseq.errors import ServiceError
 from vidseq.messages import Open, Resume, StreamOptions
-from vidseq.schemas import Forgotten, ModelInfo, Models, Prediction, Predictions, UsageDay
+from vidseq.schemas import ALL_MODELS, Forgotten, ModelInfo, Models, Prediction, UsageDay
 
 
 class Client(Base):
@@ -121,13 +121,13 @@ class Client(Base):
 
         client.classify_each("clip.mp4", ["gestures", "safety"])
 
-        `models` are two or more names of `models()`, in the order of the answers; () is all that the key may ask, in
-        that order. The rest is as in `classify`, and so are the errors.
+        `models` are names of `models()`, in the order of the answers; () is all that the key may ask, in the order of
+        `models()`. The rest is as in `classify`, and so are the errors.
         """
         call = self._classify_call(
             source,
-            Predictions,
-            models=asked_together(models),
+            Told,
+            models=[*models] or [ALL_MODELS],
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             top_k=top_k,
@@ -319,8 +319,8 @@ class AsyncClient(Base):
         """As `Client.classify_each`; `on_progress` is called on the event loop."""
         call = self._classify_call(
             source,
-            Predictions,
-            models=asked_together(models),
+            Told,
+            models=[*models] or [ALL_MODELS],
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             top_k=top_k,
