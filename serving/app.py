@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,11 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from serving import figures
+from serving.answering import Answering
 from serving.arguments import CONTROL, SERVICE, ControlArgs, ServiceArgs
 from serving.chores import Chore, Chores
 from serving.counters import Figures
+from serving.current import models_in
 from serving.drain import Drain
 from serving.finished import Finished
 from serving.jobs.execution import Execution, Item
@@ -41,9 +43,9 @@ from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.table import UsageTable
 from serving.web import create_control_app, create_service_app
+from serving.whole import Whole
 from vidseq.config import Sampling
 from vidseq.container import Source
-from vidseq.errors import CheckpointError
 from vidseq.incoming import Incoming
 from vidseq.schemas import Prediction
 
@@ -65,9 +67,9 @@ logger = logging.getLogger("ray.serve")  # where a replica's log goes
 
 
 class Service:
-    """A model behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own.
+    """Models behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own.
 
-    Another model may take its place while it runs (serving.steer): tried beside it, swapped between requests.
+    Others may take their place, or come beside them, while it runs (serving.steer): see serving.answering.
     """
 
     def __init__(self, args: ServiceArgs) -> None:
@@ -86,8 +88,9 @@ class Service:
         self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
         confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
         logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
-        self._labeller = self._loaded(Path(args.model))
-        self._prepared: Labeller | None = None
+        self._models = Answering(
+            self._loaded, Path(args.model), models_in(map(Path, args.also)), told=self._figures.rolled_out
+        )
         self._drain = Drain()
         num_nodes = _num_nodes()
         database = open_database(num_nodes=num_nodes)
@@ -96,7 +99,7 @@ class Service:
         self._ledger = Ledger(UsageTable(database), by_key=args.keys is not None)
         self._jobs = open_jobs(database, self._uploads, args.jobs)
         self._execution = None if self._uploads is None else self._executing(self._uploads)
-        live = self._labeller.live
+        live = self._models.labeller.live
         self._sessions = (
             None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=num_nodes)
         )
@@ -105,7 +108,8 @@ class Service:
         """Called by Serve after the constructor, in the loop that will run the application."""
         return create_service_app(
             classify=self._classify,
-            models=lambda: self._labeller.models,
+            classify_each=self._classify_each,
+            models=lambda: self._models.labeller.models,
             sessions=self._sessions,
             decode=self._decode,
             once=self._once,
@@ -131,8 +135,7 @@ class Service:
     def _executing(self, uploads: Uploads) -> Execution:
         return Execution(
             uploads,
-            self._classify,
-            models=lambda: self._labeller.models,
+            Whole(self._classify, self._classify_each),
             charge=self._ledger,
             at_once=self._args.jobs.items_at_once,
         )
@@ -153,15 +156,16 @@ class Service:
         return Chores(chores)
 
     def _tell_standing(self) -> None:
-        self._figures.standing(num_going_on=self._drain.num_going_on, num_waiting=self._labeller.num_waiting)
+        self._figures.standing(num_going_on=self._drain.num_going_on, num_waiting=self._models.labeller.num_waiting)
 
-    def _loaded(self, folder: Path) -> "Labeller":
-        """Raises CheckpointError, or AssertionError: not a model that can be used."""
+    def _loaded(self, model: Path, also: Sequence[Path]) -> "Labeller":
+        """Raises CheckpointError, OptionError or AssertionError: not models that can be used, or not together."""
         from serving.labeller import Labeller
 
         args = self._args
         labeller = Labeller(
-            folder.resolve(),
+            model.resolve(),
+            also=also,
             name=args.name,
             device=args.device,
             limits=args.limits,
@@ -176,13 +180,18 @@ class Service:
     def _decode(self, video: Source | Incoming, *, sampling: Sampling, clock: "Clock | None") -> Frames:
         from serving.decoding import decode
 
-        picture, limits, sandbox = self._labeller.picture, self._args.limits, self._boxes.sandbox
+        picture, limits, sandbox = self._models.labeller.picture, self._args.limits, self._boxes.sandbox
         return decode(video, sampling=sampling, clock=clock, picture=picture, limits=limits, sandbox=sandbox)
 
     def _classify(self, *video: Any, **options: Any) -> Prediction:
-        prediction = self._labeller.classify(*video, **options)
-        self._figures.labelled(prediction)
+        prediction = self._models.labeller.classify(*video, **options)
+        self._figures.labelled([prediction])
         return prediction
+
+    def _classify_each(self, *video: Any, **options: Any) -> tuple[Prediction, ...]:
+        predictions = self._models.labeller.classify_each(*video, **options)
+        self._figures.labelled(predictions)
+        return predictions
 
     async def label_item(self, item: Item) -> Outcome:
         """An item of a job, which waits here for its turn."""
@@ -192,36 +201,34 @@ class Service:
 
     async def ready(self) -> str | None:
         """Why no video can be labelled now, or None: the canary was labelled before this can be called."""
-        self._labeller.check_alive()
+        self._models.labeller.check_alive()
         return LEAVING if self._drain.leaving else await asyncio.to_thread(self._boxes.why_not)
 
-    async def prepare_model(self, folder: str) -> str | None:
-        """Load another model beside the one that answers, and try it on the canary clip; why it is refused, or None."""
-        try:
-            self._prepared = await asyncio.to_thread(self._loaded, Path(folder))
-            if (self._prepared.live is None) is not (self._sessions is None):
-                raise CheckpointError(f"of the model in {folder} and the one that answers only one can label streams")
-        except Exception as error:  # whatever it is, the one that answers goes on
-            self._prepared = None
-            self._figures.rolled_out("refused")
-            why = str(error) or type(error).__name__
-            logger.error("the model in %s is refused: %s", folder, why, exc_info=not isinstance(error, CheckpointError))
-            return why
-        return None
+    async def prepare_model(self, model: str, *also: str) -> str | None:
+        """Load other models beside those that answer, and try them on the canary clip; why not, or None."""
+        return await self._models.prepare(Path(model), [*map(Path, also)])
 
-    async def take_model(self, folder: str) -> None:
-        """Answer with the model that was prepared; a replica that has come since then loads it first."""
-        if self._prepared is None and (refusal := await self.prepare_model(folder)) is not None:
-            raise CheckpointError(refusal)
-        assert self._prepared is not None
-        self._labeller, self._prepared = self._prepared, None
-        if self._sessions is not None and self._labeller.live is not None:
-            self._sessions.live = self._labeller.live
-        self._figures.rolled_out("taken")
+    async def take_model(self, model: str, *also: str) -> None:
+        """Answer with what was prepared."""
+        await self._models.take(Path(model), [*map(Path, also)])
+        if self._sessions is not None and (live := self._models.labeller.live) is not None:
+            self._sessions.live = live
 
-    async def drop_model(self) -> None:
-        """Forget the model that was prepared."""
-        self._prepared = None
+    async def prepare_head(self, folder: str) -> str | None:
+        """Load one more model on the same backbone, and try it on the canary clip; why not, or None."""
+        return await self._models.prepare_head(Path(folder))
+
+    async def take_head(self, folder: str) -> None:
+        """Answer with it, too."""
+        await self._models.take_head(Path(folder))
+
+    async def remove_head(self, folder: str) -> None:
+        """Answer with that model no more."""
+        self._models.remove_head(Path(folder))
+
+    async def drop_prepared(self) -> None:
+        """Forget what was prepared."""
+        self._models.drop()
 
     async def leave(self) -> None:
         """Take nothing new, and end open streams."""
@@ -233,7 +240,7 @@ class Service:
 
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
-        self._labeller.check_alive()
+        self._models.labeller.check_alive()
 
 
 class Control:

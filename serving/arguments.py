@@ -36,7 +36,8 @@ class RequestLog(Config):
 
 
 class ServiceArgs(Config):
-    """What a Serve config file says under `args` of the service. `model` is a folder on every node.
+    """What a Serve config file says under `args` of the service. `model` is a folder on every node, and so are those of
+    `also`: other models that see videos as it does, or folders of such models. All share one pass of the backbone.
 
     `keys` is a file of API keys (serving.keys) on every node, of which nothing here is secret; to be `open` to all is
     said in so many words.
@@ -55,6 +56,7 @@ class ServiceArgs(Config):
     """
 
     model: str
+    also: tuple[str, ...] = ()
     keys: Path | None = None
     open: bool = False
     name: str | None = None

@@ -70,7 +70,7 @@ class Guard:
             await refuse(error, scope, receive, send)
             return
         _forget_key(scope)
-        scope["state"]["scopes"] = key.scopes
+        scope["state"]["scopes"], scope["state"]["models"] = key.scopes, key.models
         if scope["type"] == "websocket":
             await self._converse(key, scope, receive, send)
         else:

@@ -104,6 +104,7 @@ KEY_SCHEME: Docs = {
     "bearerFormat": "vsk_ID_SECRET",
     "description": "A key that `vidseq keys create` printed. A service that was started without keys asks for none.",
 }
+IF_ASKED = "x-if-asked"  # beside one of the forms of an answer: the parameter without which nobody is told it
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PROMETHEUS_TEXT: Docs = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -148,6 +149,14 @@ def with_keys(document: Docs, *, prefix: str) -> Docs:
             told = {str(status): words for status, words in refusals.items()} | route["responses"]
             route["responses"] = dict(sorted(told.items()))
             route["security"] = [{"key": [] if needed is None else [needed]}]
+    return document
+
+
+def with_forms(document: Docs) -> Docs:
+    """Of the forms of a Prediction that of several models comes to whoever asks several."""
+    answer = document["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]["application/json"]
+    of_one, of_several = answer["schema"]["anyOf"]
+    answer["schema"]["anyOf"] = [of_one, of_several | {IF_ASKED: "model"}]
     return document
 
 

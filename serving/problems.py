@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from serving.database.errors import DatabaseDown
 from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs, WebhookNotAllowed
-from serving.keyring import KeyMissing, KeyRefused, KeysDown, ScopeMissing
+from serving.keyring import KeyMissing, KeyRefused, KeysDown, ModelForbidden, ScopeMissing
 from serving.rates import RateExceeded
 from serving.store import StoreDown
 from serving.uploads.errors import (
@@ -158,6 +158,7 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     IdempotencyKeyMalformed: (400, "The idempotency key cannot be read"),
     KeyRefused: (401, "A key is needed"),
     ScopeMissing: (403, "The key is not for this"),
+    ModelForbidden: (403, "The key is not for this model"),
     TokenError: (403, "The resume token is not good here"),
     ForeignOrigin: (403, "The page is of another origin"),
     ModelNotFound: (404, "No such model"),
@@ -276,6 +277,8 @@ def headers_of(error: VidseqError, problem: Problem) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         case ScopeMissing():
             return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.needed}"'}
+        case ModelForbidden():
+            return {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
         case _:
             seconds_by_status = RETRY_AFTER_SECONDS.get(problem.status)
             return {} if seconds_by_status is None else {"Retry-After": str(seconds_by_status)}

@@ -34,7 +34,7 @@ from serving.keyring import KeyRing
 from serving.once.once import Once
 from serving.origins import Origin, Origins
 from serving.owner_routes import owner_router
-from serving.parts import Classify, Decode, PushObserver, Sessions, unobserved
+from serving.parts import Classify, ClassifyEach, Decode, PushObserver, Sessions, unobserved
 from serving.quotas import Quotas
 from serving.rates import Rates, RateSettings, rates_of
 from serving.refusals import refuse
@@ -47,6 +47,7 @@ from serving.usage.metering import Metering
 from serving.usage.used import Charge, uncharged
 from serving.videos import Videos
 from serving.waiting import Waiting
+from serving.whole import Whole
 from vidseq import __version__
 from vidseq.config import Config, PositiveInt, PositiveSeconds
 from vidseq.schemas import Models
@@ -105,6 +106,7 @@ class WebSettings(Config):
 def create_app(
     *,
     classify: Classify,
+    classify_each: ClassifyEach | None = None,
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
@@ -123,17 +125,17 @@ def create_app(
 ) -> FastAPI:
     """Everything in one application.
 
-    `models` answers from memory. `sessions` is None where the model cannot stream. `once` keeps the answers to requests
-    that carry an Idempotency-Key, `uploads` files that come in pieces, `jobs` what is to be done
-    with them later: all are refused without. `ledger` counts
-    what each key uses; `chores` are done beside the requests. `ready` gives None, or the reason why not; it and
-    `metrics` (Prometheus' text format; None where it is exported elsewhere) may block for a moment. With `keys`, what
-    is below /v1 is for those who show one; with None it is open to all. `rates` counts what each key does; None counts
-    here, as the settings say. `observe` is told of every request when it is over, `observe_push` of every push of a
-    stream.
+    `models` answers from memory; where they are several, `classify_each` asks some of them together. `sessions` is None
+    where the first cannot stream. `once` keeps the answers to requests that carry an Idempotency-Key, `uploads` files
+    that come in pieces, `jobs` what is to be done with them later: all are refused without. `ledger` counts what each
+    key uses; `chores` are done beside the requests. `ready` gives None, or the reason why not; it and `metrics`
+    (Prometheus' text format; None where it is exported elsewhere) may block for a moment. With `keys`, what is below
+    /v1 is for those who show one; with None it is open to all. `rates` counts what each key does; None counts here, as
+    the settings say. `observe` is told of every request when it is over, `observe_push` of every push of a stream.
     """
     service = service_router(
         classify=classify,
+        classify_each=classify_each,
         models=models,
         sessions=sessions,
         decode=decode,
@@ -154,6 +156,7 @@ def create_app(
 def create_service_app(
     *,
     classify: Classify,
+    classify_each: ClassifyEach | None = None,
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
@@ -173,6 +176,7 @@ def create_service_app(
     """What takes bodies and streams, until `drain`. `prefix` is "" where the server in front has taken it off."""
     service = service_router(
         classify=classify,
+        classify_each=classify_each,
         models=models,
         sessions=sessions,
         decode=decode,
@@ -217,6 +221,7 @@ def create_control_app(
 def service_router(
     *,
     classify: Classify,
+    classify_each: ClassifyEach | None = None,
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
@@ -259,7 +264,7 @@ def service_router(
 
     router = APIRouter(prefix=prefix, lifespan=lifespan)
     videos = Videos(
-        classify,
+        Whole(classify, classify_each),
         models=models,
         sessions=sessions,
         decode=decode,
@@ -372,7 +377,8 @@ def whole_api() -> dict[str, Any]:
     )
     app.include_router(service)
     app.include_router(control_router(ready=_described_only, metrics=_described_only))
-    return openapi.with_keys(openapi.with_problem_schema(app.openapi()), prefix="/v1")
+    document = openapi.with_forms(openapi.with_problem_schema(app.openapi()))
+    return openapi.with_keys(document, prefix="/v1")
 
 
 def _described_only(*args: object, **options: object) -> Any:

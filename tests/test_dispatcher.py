@@ -17,11 +17,12 @@ from serving.jobs.queue import Crash, Leased
 from serving.jobs.settings import JobSettings
 from serving.once.kept import Answer
 from serving.usage.used import Charge, Used, uncharged
+from serving.whole import Whole
 from tests.toy_jobs import ANSWER, OWNER, Kept, asked_for, inline
-from tests.web_server import TOY_MODELS, Held, count_bytes, raising
-from vidseq.errors import DecoderCrashed, UnsupportedContainer
+from tests.web_server import Held, count_bytes, raising
+from vidseq.errors import DecoderCrashed, ModelNotFound, UnsupportedContainer
 from vidseq.jobs import Job
-from vidseq.schemas import Prediction
+from vidseq.schemas import Predictions
 
 SECONDS = 20.0
 
@@ -209,7 +210,7 @@ def test_a_dispatcher_that_leaves_in_good_order_gives_back_what_it_holds(kept: K
 
 
 def execution(kept: Kept, classify: Any = count_bytes, *, charge: Charge = uncharged, at_once: int = 2) -> Execution:
-    return Execution(kept.uploads, classify, models=lambda: TOY_MODELS, charge=charge, at_once=at_once)
+    return Execution(kept.uploads, Whole(classify, None), charge=charge, at_once=at_once)
 
 
 def item(kept: Kept, content: bytes = b"a video", **options: Any) -> Item:
@@ -222,7 +223,7 @@ def test_an_item_is_labelled_as_a_request_would_be_and_charged(kept: Kept) -> No
     charged: list[tuple[str, Used]] = []
     charging = execution(kept, charge=lambda owner, used: charged.append((owner, used)))
     answer = run(lambda: charging.label(item(kept, b"12345", top_k=2, frames=False)))
-    prediction = Prediction.model_validate_json(answer.body)
+    (prediction,) = Predictions.model_validate_json(answer.body).predictions
     assert answer.status == 200 and prediction.action is not None and prediction.action.label == "5 bytes"
     assert len(prediction.top) == 2 and prediction.frames == ()
     assert [(owner, used.frames_labelled) for owner, used in charged] == [(OWNER, 1)]
@@ -234,11 +235,10 @@ def test_a_video_that_is_none_is_a_problem_and_a_decoder_that_dies_is_a_crash(ke
     assert run(lambda: execution(kept, raising(DecoderCrashed("it fell"))).label(item(kept))) == Crash("it fell")
 
 
-@pytest.mark.parametrize("what", ["model", "upload"])
-def test_what_is_not_there_any_more_is_a_problem(kept: Kept, what: str) -> None:
-    asked = item(kept, **({"model": "gone"} if what == "model" else {}))
-    if what == "upload":
-        kept.uploads.delete(OWNER, asked.upload_id)
+def test_what_is_not_there_any_more_is_a_problem(kept: Kept) -> None:
+    asked = item(kept)
+    assert run(lambda: execution(kept, raising(ModelNotFound("it is gone"))).label(asked)).status == 404
+    kept.uploads.delete(OWNER, asked.upload_id)
     assert run(lambda: execution(kept).label(asked)).status == 404
 
 

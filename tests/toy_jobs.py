@@ -16,12 +16,12 @@ from serving.sealing import Vault, load_keys, new_key
 from serving.uploads.uploads import Uploads
 from tests.web_server import predicted
 from vidseq.jobs import Job
-from vidseq.schemas import Problem
+from vidseq.schemas import Predictions, Problem
 from vidseq.webhooks import new_secret
 
 OWNER = "0123456789ab"
 SECRET = new_secret()
-ANSWER = Answer(200, predicted(7).model_dump_json().encode())
+ANSWER = Answer(200, Predictions(predictions=(predicted(7),)).model_dump_json().encode())
 PROBLEM = Problem(
     type="video/unsupported", title="No", status=422, detail="It is none.", request_id="r", retryable=False
 )

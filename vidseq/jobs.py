@@ -47,18 +47,23 @@ class JobPage(Answer):
 
 
 class JobResult(Answer):
-    """What came of one video of a job: `prediction` if it succeeded, `problem` if it failed.
+    """What came of one video of a job: `predictions` if it succeeded, `problem` if it failed.
 
-    `position` counts from 0 in the order in which the job names its videos; `custom_id` is what the job calls it;
-    `attempts` is how often it was begun.
+    There is one prediction for each model that was asked, in that order. `position` counts from 0 in the order in which
+    the job names its videos; `custom_id` is what the job calls it; `attempts` is how often it was begun.
     """
 
     position: int
     custom_id: str | None
     state: ItemState
     attempts: int
-    prediction: Prediction | None = None
+    predictions: tuple[Prediction, ...] = ()
     problem: Problem | None = None
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The first, which is the only one where one model was asked."""
+        return next(iter(self.predictions), None)
 
 
 class JobResults(Answer):

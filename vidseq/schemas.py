@@ -5,6 +5,8 @@ Unknown fields are ignored on reading, so that a newer service can serve an olde
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+ALL_MODELS = "all"  # in place of a model's name: each that is loaded
+
 
 class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -111,6 +113,15 @@ class Prediction(Answer):
     model: ModelInfo
     timings: Timings
     early_exit: EarlyExited | None = None
+
+
+class Predictions(Answer):
+    """What several models say of one video, in the order in which they were asked for.
+
+    All of them looked at the same frames: each `timings` tells the decoding and encoding that they shared.
+    """
+
+    predictions: tuple[Prediction, ...]
 
 
 class Moment(Answer):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import EncodedBytes, EncoderProtocol, Field, SecretStr, field_validator, model_validator
 
-from serving.videos import ClassifyOptions
+from serving.classify_options import ClassifyOptions
 from vidseq.config import Config, PositiveSeconds
 from vidseq.errors import OptionError
 from vidseq.webhooks import key_of

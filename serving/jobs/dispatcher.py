@@ -7,7 +7,7 @@ nobody can tell whose fault that was.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext, suppress
 
 from serving.database.errors import DatabaseDown
@@ -51,12 +51,22 @@ class Dispatcher:
         leased: list[Leased] = []
         if room > 0:
             with suppress(DatabaseDown):  # which is in the log
-                leased = await asyncio.to_thread(self._queue.lease, room)
+                leased = await self._leased(room)
         for item in leased:
             task = asyncio.create_task(self._do(item))
             self._held[task] = item
             task.add_done_callback(self._ended)
         return len(leased)
+
+    async def _leased(self, most: int) -> list[Leased]:
+        """Whoever is cancelled while he waits leaves no lease behind."""
+        asked = asyncio.create_task(asyncio.to_thread(self._queue.lease, most))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            with suppress(DatabaseDown):
+                await self._put_back(await asked)
+            raise
 
     async def _wait(self) -> None:
         """Until there may be something to begin."""
@@ -127,7 +137,10 @@ class Dispatcher:
         for task in held:
             task.cancel()
         await asyncio.gather(*held, return_exceptions=True)
-        for item in held.values():
+        await self._put_back(held.values())
+
+    async def _put_back(self, items: Iterable[Leased]) -> None:
+        for item in items:
             with suppress(DatabaseDown):
                 await asyncio.to_thread(self._queue.put_back, item, counts=False)
 

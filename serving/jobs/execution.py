@@ -7,24 +7,24 @@ their chunks ride in the same batches as those of requests.
 import asyncio
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from serving.admission import Workers
-from serving.callers import refuse_unknown
+from serving.classify_options import ClassifyOptions
 from serving.database.errors import DatabaseDown
 from serving.finished import Facts
 from serving.jobs.queue import Crash, Later, Outcome
 from serving.once import door
-from serving.parts import Classify
 from serving.uploads.errors import StorageDown, UploadNotFound
 from serving.uploads.uploads import Uploads
 from serving.usage.used import Charge, Used
-from serving.videos import ClassifyOptions, classified
+from serving.whole import Whole
 from vidseq.errors import ModelNotFound, SandboxError, VidseqError
-from vidseq.schemas import Models
+from vidseq.schemas import Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +43,18 @@ class Item:
 
 
 class Execution:
-    """Labels items, `at_once` at a time. An answer is a Prediction, or a Problem that will not pass."""
+    """Labels items, `at_once` at a time. An answer is Predictions, or a Problem that will not pass."""
 
     def __init__(
         self,
         uploads: Uploads,
-        classify: Classify,
+        whole: Whole,
         *,
-        models: Callable[[], Models],
         charge: Charge,
         at_once: int,
     ) -> None:
         self._uploads = uploads
-        self._classify = classify
-        self._models = models
+        self._whole = whole
         self._charge = charge
         self._turns = asyncio.Semaphore(at_once)
         self._workers = Workers(at_once)
@@ -75,10 +73,13 @@ class Execution:
 
     async def _labelled(self, item: Item) -> bytes:
         options = ClassifyOptions.model_validate(item.options)
-        refuse_unknown(options.model, self._models())
         charge: Callable[[Used], None] = functools.partial(self._charge, item.owner)
         with ExitStack() as holding:
             video = holding.enter_context(await asyncio.to_thread(self._uploads.opened, item.owner, item.upload_id))
-            work = functools.partial(classified, self._classify, video, options, Facts(), charge)
+
+            def label(stop: threading.Event) -> bytes:
+                predictions = self._whole.label(video, options, options.models, facts=Facts(), charge=charge, stop=stop)
+                return Predictions(predictions=predictions).model_dump_json().encode()
+
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            return await self._workers.run(work, holding=holding.pop_all(), gone=never, timeout_seconds=None)
+            return await self._workers.run(label, holding=holding.pop_all(), gone=never, timeout_seconds=None)

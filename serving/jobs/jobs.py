@@ -25,7 +25,7 @@ from serving.sealing import Vault
 from serving.uploads.uploads import Uploads
 from vidseq.errors import OptionError
 from vidseq.jobs import Delivery, DeliveryState, ItemState, Job, JobPage, JobResult, JobResults
-from vidseq.schemas import Prediction, Problem
+from vidseq.schemas import Predictions, Problem
 
 begun = exists(select(1).where(job_items.c.job_id == jobs.c.id, job_items.c.attempts > 0)).label("begun")
 
@@ -220,10 +220,10 @@ class Jobs:
         told: dict[str, Any] = {}
         if row.answer is not None:
             body = zlib.decompress(self._vault.open(row.answer, name=sealed_name(row.job_id, row.position)))
-            succeeded = row.end_state == "succeeded"
-            told["prediction" if succeeded else "problem"] = (
-                Prediction.model_validate_json(body) if succeeded else Problem.model_validate_json(body)
-            )
+            if row.end_state == "succeeded":
+                told["predictions"] = Predictions.model_validate_json(body).predictions
+            else:
+                told["problem"] = Problem.model_validate_json(body)
         return JobResult(position=row.position, custom_id=row.custom_id, state=state, attempts=row.attempts, **told)
 
 

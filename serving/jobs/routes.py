@@ -21,7 +21,7 @@ from starlette.responses import Response
 from serving import openapi
 from serving.admission import Admission
 from serving.body import Pace, receive_bytes
-from serving.callers import key_of, owner_of, refuse_unknown
+from serving.callers import is_limited, key_of, models_asked, owner_of
 from serving.jobs.asked import JobAsked
 from serving.jobs.jobs import Jobs
 from serving.once.question import REPLAYED, key_in
@@ -55,7 +55,7 @@ def job_router(jobs: Jobs | None, *, models: Callable[[], Models], admission: Ad
     @router.post(
         "",
         status_code=202,
-        responses=openapi.problem_responses(400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 507),
+        responses=openapi.problem_responses(400, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 507),
         openapi_extra={
             "requestBody": openapi.json_body(JobAsked),
             "parameters": [openapi.CONTENT_DIGEST, openapi.IDEMPOTENCY_KEY],
@@ -71,8 +71,11 @@ def job_router(jobs: Jobs | None, *, models: Callable[[], Models], admission: Ad
         with admission.place(key_of(request)) as hold:
             body = await receive_bytes(request, ["application/json"], max_bytes=MAX_ASKED_BYTES, pace=pace, hold=hold)
             asked = _asked(body)
-            request.state.facts.model = refuse_unknown(asked.options.model, models()).name
+            named = [info.name for info in models_asked(request, asked.options.models, models())]
+            request.state.facts.model = ",".join(named)
             key_sha256 = None if key is None else hashlib.sha256(key.encode()).digest()
+            if asked.options.models or is_limited(request):  # later on nobody knows any more what the key may ask
+                asked = asked.model_copy(update={"options": asked.options.of_models(named)})
             made = await asyncio.to_thread(kept().create, owner_of(request), asked, key_sha256=key_sha256)
         request.state.facts.replayed = made.before
         if made.before:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 from datetime import date
 from typing import Literal, Self
 
@@ -10,12 +11,12 @@ import httpx2
 
 from vidseq.client.answers import AnswerT, read_answer, typed_errors
 from vidseq.client.blocking import Stream, VideoStream
-from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call
+from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call, Told
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
 from vidseq.errors import ServiceError
 from vidseq.messages import Open, Resume, StreamOptions
-from vidseq.schemas import Forgotten, ModelInfo, Models, Prediction, UsageDay
+from vidseq.schemas import ALL_MODELS, Forgotten, ModelInfo, Models, Prediction, UsageDay
 
 
 class Client(Base):
@@ -89,18 +90,53 @@ class Client(Base):
         """
         call = self._classify_call(
             source,
+            Prediction,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             top_k=top_k,
             frames=frames,
             segments=segments,
-            model=model,
+            models=[] if model is None else [model],
             early_exit=early_exit,
             early_hold_seconds=early_hold_seconds,
             idempotency_key=idempotency_key,
             on_progress=on_progress,
         )
         return self._ask(call)
+
+    def classify_each(
+        self,
+        source: Source,
+        models: Sequence[str] = (),
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        top_k: int = 5,
+        frames: bool = True,
+        segments: bool = True,
+        idempotency_key: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Ask several models of a service about one video, which is sent, decoded and encoded once.
+
+        client.classify_each("clip.mp4", ["gestures", "safety"])
+
+        `models` are names of `models()`, in the order of the answers; () is all that the key may ask, in the order of
+        `models()`. The rest is as in `classify`, and so are the errors.
+        """
+        call = self._classify_call(
+            source,
+            Told,
+            models=[*models] or [ALL_MODELS],
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            top_k=top_k,
+            frames=frames,
+            segments=segments,
+            idempotency_key=idempotency_key,
+            on_progress=on_progress,
+        )
+        return self._ask(call).predictions
 
     def stream(
         self,
@@ -253,18 +289,47 @@ class AsyncClient(Base):
         """As `Client.classify`; `on_progress` is called on the event loop."""
         call = self._classify_call(
             source,
+            Prediction,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             top_k=top_k,
             frames=frames,
             segments=segments,
-            model=model,
+            models=[] if model is None else [model],
             early_exit=early_exit,
             early_hold_seconds=early_hold_seconds,
             idempotency_key=idempotency_key,
             on_progress=on_progress,
         )
         return await self._ask(call)
+
+    async def classify_each(
+        self,
+        source: Source,
+        models: Sequence[str] = (),
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        top_k: int = 5,
+        frames: bool = True,
+        segments: bool = True,
+        idempotency_key: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> tuple[Prediction, ...]:
+        """As `Client.classify_each`; `on_progress` is called on the event loop."""
+        call = self._classify_call(
+            source,
+            Told,
+            models=[*models] or [ALL_MODELS],
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            top_k=top_k,
+            frames=frames,
+            segments=segments,
+            idempotency_key=idempotency_key,
+            on_progress=on_progress,
+        )
+        return (await self._ask(call)).predictions
 
     def stream(
         self,
