@@ -43,8 +43,10 @@ def read_answer(response: httpx2.Response, kind: type[AnswerT]) -> AnswerT:
     if response.is_error:
         raise status_error(response)
     try:
-        if response.status_code == 200:
+        if response.status_code in (200, 201, 202):
             return kind.model_validate_json(response.content)
+        if response.status_code == 204:
+            return kind()
     except ValidationError:
         pass
     asked = f"{response.request.method} {response.request.url.copy_with(query=None)}"

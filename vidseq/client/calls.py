@@ -38,11 +38,14 @@ class Call(Generic[AnswerT]):
     answer: type[AnswerT]
     params: dict[str, str | list[str]] = field(default_factory=dict)
     upload: Upload | None = None
+    json: bytes | None = None
     idempotency_key: str | None = None
 
     def headers(self, *, sha256: bytes | None) -> dict[str, str]:
         """`sha256` is that of the body, where there is one and its bytes are known (RFC 9530)."""
         headers = {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
+        if self.json is not None:
+            headers["Content-Type"] = "application/json"
         if self.upload is None:
             return headers
         headers["Content-Type"] = "application/octet-stream"
@@ -118,7 +121,7 @@ class Base:
         params |= {name: str(value) for name, value in optional.items() if value is not None}
         if models:
             params["model"] = [*models]
-        key = str(uuid.uuid4()) if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+        key = checked_idempotency_key(idempotency_key)
         upload = open_upload(source, on_progress=on_progress)
         return Call("POST", "v1/classify", answer, params=params, upload=upload, idempotency_key=key)
 
@@ -149,7 +152,10 @@ class Base:
         return Failures(self._retries, repeatable=call.upload is None or call.upload.repeatable)
 
 
-def _checked_idempotency_key(key: str) -> str:
+def checked_idempotency_key(key: str | None) -> str:
+    """One that is good; a new one for None. Raises OptionError."""
+    if key is None:
+        return str(uuid.uuid4())
     if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable() and key.strip() == key):
         raise OptionError("an idempotency_key has 1 to 255 printable ASCII characters, and no space at its ends")
     return key

@@ -243,7 +243,7 @@ class Client(Base):
     def _send(self, call: Call[AnswerT]) -> AnswerT:
         upload = call.upload
         headers = call.headers(sha256=None if upload is None else upload.sha256())
-        content = None if upload is None else upload.chunks()
+        content = call.json if upload is None else upload.chunks()
         with typed_errors(self.base_url):
             response = self._http.request(call.method, call.path, params=call.params, headers=headers, content=content)
         return read_answer(response, call.answer)
@@ -401,7 +401,7 @@ class AsyncClient(Base):
     async def _send(self, call: Call[AnswerT]) -> AnswerT:
         upload = call.upload
         headers = call.headers(sha256=None if upload is None else await upload.sha256_async())
-        content = None if upload is None else upload.chunks_async()
+        content = call.json if upload is None else upload.chunks_async()
         with typed_errors(self.base_url):
             response = await self._http.request(
                 call.method, call.path, params=call.params, headers=headers, content=content
