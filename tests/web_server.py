@@ -21,6 +21,7 @@ from serving.once.once import Once
 from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.rates import Rates
 from serving.sealing import Vault, load_keys, new_key
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.web import WebSettings, create_app
 from vidseq.early import EarlyExit
@@ -120,6 +121,7 @@ def toy_app(
     sessions: Sessions | None = None,
     decode: Decode = undecoded,
     once: Once | None = None,
+    uploads: Uploads | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     keys: KeyRing | None = None,
@@ -134,6 +136,7 @@ def toy_app(
         sessions=sessions,
         decode=decode,
         once=once or kept_anywhere(),
+        uploads=uploads,
         ledger=ledger,
         chores=chores,
         ready=ready,
