@@ -1,20 +1,29 @@
 """Jobs of tests: everything that keeps them, over one database and one folder, and answers to put into them."""
 
+import asyncio
 import base64
+import threading
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from serving.database.core import Database
 from serving.jobs.asked import JobAsked
+from serving.jobs.background import Background
 from serving.jobs.deliveries import Outbox
+from serving.jobs.execution import Execution, Item
 from serving.jobs.jobs import Jobs
-from serving.jobs.queue import Leased, Queue
+from serving.jobs.queue import Leased, Outcome, Queue
 from serving.jobs.settings import JobSettings
 from serving.once.kept import Answer
+from serving.parts import Classify
 from serving.sealing import Vault, load_keys, new_key
 from serving.uploads.uploads import Uploads
-from tests.web_server import predicted
+from serving.usage.used import uncharged
+from serving.whole import Whole
+from tests.web_server import count_bytes, predicted
 from vidseq.jobs import Job
 from vidseq.schemas import Predictions, Problem
 from vidseq.webhooks import new_secret
@@ -57,6 +66,34 @@ class Kept:
 
     def now(self, job: Job, *, owner: str = OWNER) -> Job:
         return self.jobs.get(owner, job.id)
+
+
+@contextmanager
+def worked_at(kept: Kept, classify: Classify = count_bytes) -> Iterator[None]:
+    """Items are labelled and messages sent meanwhile, in a loop of their own, as Control does."""
+    execution = Execution(kept.uploads, Whole(classify, None), charge=uncharged, at_once=kept.settings.items_at_once)
+
+    def execute(leased: Leased) -> Awaitable[Outcome]:
+        return execution.label(
+            Item(f"{leased.job_id}/{leased.position}", leased.owner, leased.upload_id, leased.options)
+        )
+
+    ending = threading.Event()
+
+    async def work() -> None:
+        background = Background(kept.database, kept.vault, execute, kept.settings)
+        background.begin()
+        await asyncio.to_thread(ending.wait)
+        await background.end()
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(30)
+    assert not thread.is_alive()
 
 
 def asked_for(items: list[dict[str, Any]], **asked: Any) -> JobAsked:

@@ -15,12 +15,14 @@ import uvicorn
 from serving.chores import Chores
 from serving.database.core import Database
 from serving.finished import Observer
+from serving.jobs.jobs import Jobs
 from serving.keyring import KeyRing
 from serving.once.kept import Kept, OnceSettings
 from serving.once.once import Once
 from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.rates import Rates
 from serving.sealing import Vault, load_keys, new_key
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.web import WebSettings, create_app
 from vidseq.early import EarlyExit
@@ -134,6 +136,8 @@ def toy_app(
     sessions: Sessions | None = None,
     decode: Decode = undecoded,
     once: Once | None = None,
+    uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     keys: KeyRing | None = None,
@@ -148,6 +152,8 @@ def toy_app(
         sessions=sessions,
         decode=decode,
         once=once or kept_anywhere(),
+        uploads=uploads,
+        jobs=jobs,
         ledger=ledger,
         chores=chores,
         ready=ready,

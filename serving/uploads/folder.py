@@ -10,8 +10,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +17,12 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from serving.uploads.errors import StorageDown, StorageFull, UploadBusy, UploadNotFound
+from serving.uploads.ids import checked_id, is_id
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".upload"
-_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def new_id() -> str:
-    """128 random bits: nobody guesses another's."""
-    return secrets.token_hex(16)
 
 
 class Folder:
@@ -84,7 +77,7 @@ class Folder:
         with _failures_told(self.path), os.scandir(self.path) as entries:
             for entry in entries:
                 upload_id = entry.name.removesuffix(SUFFIX)
-                if entry.name.endswith(SUFFIX) and _ID.fullmatch(upload_id):
+                if entry.name.endswith(SUFFIX) and is_id(upload_id):
                     try:
                         written_at = entry.stat(follow_symlinks=False).st_mtime
                     except FileNotFoundError:  # since it was listed
@@ -108,9 +101,7 @@ class Folder:
             raise
 
     def _file(self, upload_id: str) -> Path:
-        if not _ID.fullmatch(upload_id):
-            raise UploadNotFound(upload_id)
-        return self.path / f"{upload_id}{SUFFIX}"
+        return self.path / f"{checked_id(upload_id)}{SUFFIX}"
 
 
 class Growing:

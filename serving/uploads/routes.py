@@ -77,11 +77,12 @@ class UploadRoutes:
         router = APIRouter(prefix="/uploads", tags=["uploads"])
         looking = openapi.problem_responses(404, 422, 500, 503, 504)
         asking = openapi.problem_responses(400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
+        making = {status: words for status, words in asking.items() if status not in (404, 409)}
         full = openapi.problem_responses(507)
         router.post(
             "",
             status_code=201,
-            responses={**asking, **full, 201: openapi.UPLOAD_MADE},
+            responses={**making, **full, 201: openapi.UPLOAD_MADE},
             openapi_extra={"requestBody": openapi.json_body(NewUpload)},
         )(self.create)
         router.get("/{upload}", responses=looking)(self.read)

@@ -13,6 +13,7 @@ from serving.database.core import Database
 from serving.database.errors import DatabaseDown
 from serving.database.tables import uploads
 from serving.uploads.errors import UploadIncomplete, UploadNotFound, UploadQuota
+from serving.uploads.ids import checked_id
 from vidseq.config import Config, PositiveInt, PositiveSeconds
 
 ASKED_AT_ONCE = 500  # ids in one statement: a SQLite takes so many parameters, and no more than some thousands
@@ -91,7 +92,7 @@ class UploadTable:
         """
         now = self._database.now(connection)
         later = case((_rows.expires_at < unix_seconds, unix_seconds), else_=_rows.expires_at)
-        for some in _batches(sorted(set(ids))):
+        for some in _batches(sorted({checked_id(upload_id) for upload_id in ids})):
             which = (_rows.owner == owner) & _rows.upload_id.in_(some) & (_rows.expires_at > now)
             asked = select(_rows.upload_id, _rows.complete).where(which).order_by(_rows.upload_id).with_for_update()
             states = {row.upload_id: row.complete for row in connection.execute(asked)}
@@ -166,7 +167,7 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _is(owner: str, upload_id: str) -> ColumnElement[bool]:
-    return (_rows.upload_id == upload_id) & (_rows.owner == owner)
+    return (_rows.upload_id == checked_id(upload_id)) & (_rows.owner == owner)
 
 
 def _asked(which: ColumnElement[bool]) -> Any:

@@ -26,7 +26,8 @@ from serving.uploads.errors import (
     UploadOffset,
     UploadTooLarge,
 )
-from serving.uploads.folder import Folder, Growing, new_id
+from serving.uploads.folder import Folder, Growing
+from serving.uploads.ids import new_id
 from serving.uploads.table import Row, UploadSettings, UploadTable
 from vidseq.errors import OptionError
 from vidseq.schemas import Upload

@@ -12,6 +12,8 @@ import httpx2
 from vidseq.client.answers import AnswerT, read_answer, typed_errors
 from vidseq.client.blocking import Stream, VideoStream
 from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call, Told
+from vidseq.client.file_uploads import AsyncUploads, Uploads
+from vidseq.client.jobs import AsyncJobs, Jobs
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
 from vidseq.errors import ServiceError
@@ -28,6 +30,9 @@ class Client(Base):
     off. `verify` says whom to trust over https, streams included, in place of those whom this machine trusts: for a
     certificate of your own, `ssl.create_default_context(cafile="ca.pem")`. `transport` is an httpx2 transport, for
     tests and special networks. Redirects are never followed: the key and the video stay with `base_url`.
+
+    `uploads` sends files in pieces, each of which goes on where a connection was cut; `jobs` hands over many or large
+    videos, to be labelled when it is their turn.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Client(Base):
             verify=self._verify,
             transport=transport,
         )
+        self.uploads = Uploads(self._http, retries=self._retries)
+        self.jobs = Jobs(self._ask, self.uploads)
 
     def classify(
         self,
@@ -216,7 +223,7 @@ class Client(Base):
         return tuple(days)
 
     def forget(self, *, owner: str | None = None) -> Forgotten:
-        """Have the service forget all that it keeps of this key's videos: live sessions and answers to ask for again.
+        """Have the service forget this key's videos: uploads, jobs, live sessions and answers to ask for again.
 
         A key with the scope admin may name another one's id as `owner`. Usage is not forgotten.
         """
@@ -270,6 +277,8 @@ class AsyncClient(Base):
             verify=self._verify,
             transport=transport,
         )
+        self.uploads = AsyncUploads(self._http, retries=self._retries)
+        self.jobs = AsyncJobs(self._ask, self.uploads)
 
     async def classify(
         self,

@@ -126,4 +126,5 @@ def next_pause_seconds(pause_seconds: float) -> float:
 
 
 def _page(after: str | None, limit: int) -> dict[str, str | list[str]]:
-    return {"limit": str(limit)} | ({} if after is None else {"after": after})
+    page: dict[str, str | list[str]] = {"limit": str(limit)}
+    return page if after is None else page | {"after": after}
