@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr, ValidationError
+from typer.testing import CliRunner
 
 from serving.database.core import Database
 from serving.jobs.settings import JobSettings, WebhookSettings
@@ -18,11 +18,11 @@ from serving.parts import Classify
 from tests.hook_server import Hook, listening
 from tests.toy_jobs import SECRET, Kept, worked_at
 from tests.web_server import Held, count_bytes, raising, running, toy_app, wait_until
+from vidseq.cli import app
 from vidseq.client import AsyncClient, Client
 from vidseq.client.job_calls import Video, Webhook
 from vidseq.errors import JobUnfinished, NotFound, OptionError, RequestRejected, UnsupportedContainer, WebhookRefused
-from vidseq.jobs import JobEvent
-from vidseq.webhooks import check, new_secret
+from vidseq.webhooks import check, headers, new_secret
 
 QUICK = JobSettings(
     poll_seconds=0.02,
@@ -35,13 +35,13 @@ def service(tmp_path: Path, settings: JobSettings = QUICK, classify: Classify = 
     """A client of one that has jobs, and does them."""
     with closing(Database(f"sqlite://{tmp_path}/vidseq.db")) as database:
         kept = Kept(database, tmp_path / "uploads", settings)
-        app = toy_app(classify, uploads=kept.uploads, jobs=kept.jobs)
-        with running(app) as url, worked_at(kept, classify), Client(url, max_retries=1) as client:
+        answering = toy_app(classify, uploads=kept.uploads, jobs=kept.jobs)
+        with running(answering) as url, worked_at(kept, classify), Client(url, max_retries=1) as client:
             yield client
 
 
 def hook_at(hook: Hook) -> Webhook:
-    return Webhook(url=hook.url, secret=SecretStr(SECRET))
+    return Webhook(url=hook.url, secret=SECRET)
 
 
 def labels(client: Client, job: Any) -> list[str]:
@@ -113,8 +113,8 @@ def test_a_job_that_is_cancelled_stops_and_one_that_is_waited_for_too_long_goes_
     held = Held()
     with service(tmp_path, QUICK.model_copy(update={"lease_seconds": 0.6}), held) as client:
         job = client.jobs.create([b"1", b"2", b"3"])
+        assert held.entered.wait(10)
         with pytest.raises(JobUnfinished, match="running"):
-            assert held.entered.wait(10)
             job.wait(timeout_seconds=0.1)
         assert job.cancel().state == "cancelled"
         assert held.stopped.wait(10), "whoever labels it is told to stop"
@@ -177,15 +177,15 @@ def test_the_webhook_is_told_once_the_job_has_ended_and_can_check_who_says_so(tm
     with service(tmp_path) as client, listening() as hook:
         job = client.jobs.create([b"12345"], webhook=hook_at(hook)).wait(timeout_seconds=20)
         wait_until(lambda: len(hook.received) == 1 and client.jobs.deliveries(job)[0].state == "delivered")
-        headers, body = hook.received[0]
-        check(body, headers, secret=SECRET)
+        sent, body = hook.received[0]
+        check(body, sent, secret=SECRET)
         with pytest.raises(WebhookRefused):
-            check(body, headers, secret=new_secret())
-        event = JobEvent.model_validate_json(body)
+            check(body, sent, secret=new_secret())
+        event = client.webhooks.verify(body, sent, secret=SECRET)
         assert (event.type, event.data.id) == ("job.succeeded", job.id)
         (delivery,) = client.jobs.deliveries(job)
         assert (delivery.attempts, delivery.status, delivery.next_attempt_at) == (1, 204, None)
-        assert delivery.id == headers["webhook-id"]
+        assert delivery.id == sent["webhook-id"]
 
 
 def test_a_webhook_that_is_not_taken_is_sent_again_under_the_same_id(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_webhook_that_is_not_taken_is_sent_again_under_the_same_id(tmp_path: P
         hook.location = hook.url
         job = client.jobs.create([b"12345"], webhook=hook_at(hook))
         wait_until(lambda: client.jobs.deliveries(job.id) != () and client.jobs.deliveries(job)[0].state == "delivered")
-        ids = {headers["webhook-id"] for headers, _ in hook.received}
+        ids = {sent["webhook-id"] for sent, _ in hook.received}
         assert (len(hook.received), len(ids), len({body for _, body in hook.received})) == (3, 1, 1)
         assert client.jobs.deliveries(job)[0].attempts == 3
 
@@ -207,7 +207,7 @@ def test_a_webhook_that_never_takes_it_is_given_up(tmp_path: Path) -> None:
 
 def test_a_webhook_where_nobody_listens_is_told_of(tmp_path: Path) -> None:
     with service(tmp_path) as client:
-        nobody = Webhook(url="http://127.0.0.1:1/hook", secret=SecretStr(SECRET))
+        nobody = Webhook(url="http://127.0.0.1:1/hook", secret=SECRET)
         job = client.jobs.create([b"12345"], webhook=nobody)
         wait_until(lambda: client.jobs.deliveries(job) != () and client.jobs.deliveries(job)[0].state == "failed")
         assert "ConnectError" in (client.jobs.deliveries(job)[0].reason or "")
@@ -216,14 +216,65 @@ def test_a_webhook_where_nobody_listens_is_told_of(tmp_path: Path) -> None:
 def test_nothing_is_sent_to_a_private_address_by_whatever_name(tmp_path: Path) -> None:
     strict = QUICK.model_copy(update={"webhooks": QUICK.webhooks.model_copy(update={"allow_private": False})})
     with service(tmp_path, strict) as client, listening() as hook:
-        named = Webhook(url=hook.url.replace("http://127.0.0.1", "https://localhost"), secret=SecretStr(SECRET))
+        named = Webhook(url=hook.url.replace("http://127.0.0.1", "https://localhost"), secret=SECRET)
         job = client.jobs.create([b"12345"], webhook=named)
         wait_until(lambda: client.jobs.deliveries(job) != () and client.jobs.deliveries(job)[0].state == "failed")
         assert "not public" in (client.jobs.deliveries(job)[0].reason or "")
         assert hook.received == []
 
 
-def test_a_webhook_needs_a_url_and_a_secret() -> None:
-    with pytest.raises(ValidationError):
-        Webhook.model_validate({"url": "https://example.org"})
-    assert threading.active_count() < 100
+def test_a_webhook_needs_a_url_and_a_secret_and_so_does_whoever_checks_one() -> None:
+    with pytest.raises(OptionError, match="24 to 64 bytes"):
+        Webhook("https://example.org", "whsec_short")
+    assert SECRET not in repr(Webhook("https://example.org", SECRET))
+    with Client("http://127.0.0.1:9") as client:
+        with pytest.raises(OptionError, match="a secret is needed"):
+            client.webhooks.verify(b"{}", {})
+        signed = headers("msg_1", b"{}", secret=SECRET, timestamp=int(time.time()))
+        with pytest.raises(WebhookRefused, match="says nothing"):
+            client.webhooks.verify(b"{}", signed, secret=SECRET)
+        assert client.webhooks.new_secret() != client.webhooks.new_secret()
+
+
+# The command line --------------------------------------------------------------------------------
+
+
+def cli(client: Client, *words: str, exit_code: int = 0, **environment: str) -> str:
+    told = {"COLUMNS": "200", "NO_COLOR": "1", "VIDSEQ_BASE_URL": str(client.base_url)} | environment
+    done = CliRunner(env=told).invoke(app, ["jobs", *words])
+    assert done.exit_code == exit_code, done.output + str(done.exception)
+    return done.output + str(done.exception or "")
+
+
+def test_a_person_hands_over_clips_waits_looks_and_deletes(tmp_path: Path) -> None:
+    clips = [tmp_path / name for name in ("a.mp4", "b ü.mp4")]
+    for clip in clips:
+        clip.write_bytes(clip.name.encode())
+    with service(tmp_path) as client:
+        job = cli(client, "submit", *map(str, clips)).strip()
+        shown = cli(client, "wait", job)
+        assert f"{job} has succeeded: 2 labelled" in shown
+        assert f"{clips[0]}  5 bytes (1.00)" in shown and "b \\xfc.mp4  8 bytes" in shown
+        assert job in cli(client, "list") and '"succeeded"' in cli(client, "list", "--json")
+        assert cli(client, "show", job, "--json").count('"predictions"') == 2
+        assert "has succeeded" in cli(client, "cancel", job)
+        assert f"{job} is gone" in cli(client, "delete", job)
+        assert "there are no jobs" in cli(client, "list")
+        assert "no such job" in cli(client, "show", job, exit_code=1)
+
+
+def test_a_person_waits_at_once_and_hears_of_a_failure_by_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    with service(tmp_path, classify=raising(UnsupportedContainer("this is a letter"))) as client:
+        shown = cli(client, "submit", "--wait", str(tmp_path / "a.mp4"), exit_code=1)
+        assert "has failed: 1 failed" in shown and "this is a letter" in shown
+
+
+def test_what_a_person_gets_wrong_is_said_and_nothing_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    with service(tmp_path) as client:
+        assert "there is no file" in cli(client, "submit", str(tmp_path / "b.mp4"), exit_code=1)
+        hooked = ["submit", str(tmp_path / "a.mp4"), "--webhook", "https://example.org"]
+        assert "whsec_" in cli(client, *hooked, exit_code=1)
+        assert "24 to 64 bytes" in cli(client, *hooked, exit_code=1, VIDSEQ_WEBHOOK_SECRET="short")
+        assert list(client.jobs.list()) == [] and list((tmp_path / "uploads").iterdir()) == []

@@ -13,6 +13,8 @@ from vidseq.client.blocking import Stream, VideoStream
 from vidseq.client.clients import AsyncClient, Client
 from vidseq.client.conversation import Event
 from vidseq.client.file_uploads import AsyncUploads, Uploads
+from vidseq.client.job_calls import Video, Webhook
+from vidseq.client.jobs import AsyncJob, Job
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
 from vidseq.config import StreamRules
@@ -21,11 +23,13 @@ from vidseq.schemas import Moment, Upload
 
 __all__ = [
     "AsyncClient",
+    "AsyncJob",
     "AsyncStream",
     "AsyncUploads",
     "AsyncVideoStream",
     "Client",
     "Event",
+    "Job",
     "Moment",
     "Notice",
     "Progress",
@@ -37,5 +41,7 @@ __all__ = [
     "StreamRules",
     "Upload",
     "Uploads",
+    "Video",
     "VideoStream",
+    "Webhook",
 ]

@@ -13,6 +13,7 @@ from vidseq.client.answers import AnswerT, read_answer, typed_errors
 from vidseq.client.blocking import Stream, VideoStream
 from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call, Told
 from vidseq.client.file_uploads import AsyncUploads, Uploads
+from vidseq.client.hooks import Webhooks
 from vidseq.client.jobs import AsyncJobs, Jobs
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
@@ -32,7 +33,7 @@ class Client(Base):
     tests and special networks. Redirects are never followed: the key and the video stay with `base_url`.
 
     `uploads` sends files in pieces, each of which goes on where a connection was cut; `jobs` hands over many or large
-    videos, to be labelled when it is their turn.
+    videos, to be labelled when it is their turn; `webhooks` tells whether it is a service that says a job has ended.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Client(Base):
         )
         self.uploads = Uploads(self._http, retries=self._retries)
         self.jobs = Jobs(self._ask, self.uploads)
+        self.webhooks = Webhooks()
 
     def classify(
         self,
@@ -279,6 +281,7 @@ class AsyncClient(Base):
         )
         self.uploads = AsyncUploads(self._http, retries=self._retries)
         self.jobs = AsyncJobs(self._ask, self.uploads)
+        self.webhooks = Webhooks()
 
     async def classify(
         self,

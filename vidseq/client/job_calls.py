@@ -2,10 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast
-
-from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vidseq.client.answers import AnswerT
 from vidseq.client.calls import Call, checked_idempotency_key
@@ -13,18 +11,25 @@ from vidseq.client.uploads import Source
 from vidseq.errors import OptionError
 from vidseq.jobs import Deliveries, Job, JobPage, JobResults
 from vidseq.schemas import Answer, Upload
+from vidseq.webhooks import key_of
 
 PAGE, RESULTS_PAGE = 100, 20
 POLL_SECONDS, MAX_POLL_SECONDS = 0.5, 10.0
 
 
-class Webhook(BaseModel):
-    """Who is told when a job has ended, over HTTPS: a message that is signed with `secret` (see `new_secret`)."""
+@dataclass(frozen=True)
+class Webhook:
+    """Who is told when a job has ended, over HTTPS: a message that is signed with `secret` (`whsec_...`).
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        OptionError: the secret is none.
+    """
 
     url: str
-    secret: SecretStr
+    secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        key_of(self.secret)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def create_call(answer: type[AnswerT], items: Sequence[tuple[Upload, str | None]
         "options": {OPTIONS[name]: value for name, value in given.items() if name in OPTIONS and value != ()},
     }
     if (webhook := asked.get("webhook")) is not None:
-        body["webhook"] = {"url": webhook.url, "secret": webhook.secret.get_secret_value()}
+        body["webhook"] = {"url": webhook.url, "secret": webhook.secret}
     if (seconds := asked.get("time_to_live_seconds")) is not None:
         body["time_to_live_seconds"] = seconds
     key = checked_idempotency_key(asked.get("idempotency_key"))
