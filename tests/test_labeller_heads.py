@@ -13,7 +13,9 @@ from tests.test_golden import change_weights
 from tests.test_labeller import ask
 from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip
+from tests.web_server import running, toy_app
 from vidseq.classifier import Classifier
+from vidseq.client import Client
 from vidseq.config import Calibration, Limits, Sampling
 from vidseq.early import EarlyExit
 from vidseq.errors import CheckpointError, ModelNotFound, OptionError
@@ -177,3 +179,12 @@ def test_each_model_answers_the_canary(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="computes something else here"):
         labeller.rehearse(labeller.load(other))
     labeller.close()
+
+
+def test_the_client_gets_over_http_what_each_model_says_alone(labeller: Labeller, folder: Path, clip: Path) -> None:
+    app = toy_app(labeller.classify, classify_each=labeller.classify_each, models=labeller.models)
+    with running(app) as url, Client(url, max_retries=0) as client:
+        assert [info.name for info in client.models()] == NAMES
+        assert_same([*client.classify_each(clip)], alone(folder, clip, *NAMES))
+        assert_same([*client.classify_each(clip, ["both", "gru"])], alone(folder, clip, "both", "gru"))
+        assert_same([client.classify(clip, model="lstm"), client.classify(clip)], alone(folder, clip, "lstm", "gru"))
