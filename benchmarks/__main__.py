@@ -18,6 +18,7 @@ MADE: dict[str, list[str]] = {
     "batch_kill": ["--clips", "100", "--kills", "4"],
     "batch_features": [],
     "batch_heads": [],
+    "heads": [],
     "cells": [],
     "two_orders": [],
     "long_dependency": ["--quick"],

@@ -123,6 +123,9 @@ def _narrowed(before: Docs, after: Docs, name: str) -> Iterator[str]:
 
 def _changed(before: Docs, after: Docs, name: str) -> Iterator[str]:
     """Of what is told: whatever was told is told still, and is what it was."""
+    forms = {kind for kind, one in _kinds(before).items() if IF_ASKED in one}
+    if gone := forms - _kinds(after).keys():
+        yield f"{name}: {sorted(gone)[0]} is not told any more to whoever asks for it"
     before, after = _unasked(before), _unasked(after)
     yield from _fixed(before, after, name)
     for field in sorted(set(before.get("required", ())) - set(after.get("required", ()))):
@@ -140,8 +143,9 @@ def _changed(before: Docs, after: Docs, name: str) -> Iterator[str]:
 
 def _unasked(schema: Docs) -> Docs:
     """What is told to whoever does not ask for another form: a client that was written before does not ask."""
-    forms = [one for one in schema.get("anyOf", ()) if IF_ASKED not in one]
-    if len(forms) == len(schema.get("anyOf", ())):
+    every = schema.get("anyOf", [])
+    forms = [one for one in every if IF_ASKED not in one]
+    if len(forms) == len(every):
         return schema
     return forms[0] if len(forms) == 1 else schema | {"anyOf": forms}
 

@@ -119,6 +119,10 @@ def session_body(docs: Docs) -> Any:
     return docs["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
 
 
+def answer(docs: Docs) -> Any:
+    return asked(docs)["responses"]["200"]["content"]["application/json"]["schema"]
+
+
 def told(docs: Docs, name: str) -> Any:
     return docs["components"]["schemas"][name]
 
@@ -143,6 +147,8 @@ BREAKING: dict[str, Callable[[Docs], object]] = {
     "Prediction.action: string may be told now": lambda docs: told(docs, "Prediction")["properties"]["action"][
         "anyOf"
     ].append({"type": "string"}),
+    "Models may be told now": lambda docs: answer(docs)["anyOf"].append({"$ref": "#/components/schemas/Models"}),
+    "Prediction: type is": lambda docs: told(docs, "Prediction").update(type="array"),
     "'vanished' may be told now": lambda docs: told(docs, "Notice")["properties"]["effect"]["enum"].append("vanished"),
     "UsageDay is gone": lambda docs: docs["components"]["schemas"].pop("UsageDay"),
 }
@@ -165,11 +171,21 @@ def grown(docs: Docs) -> Docs:
     asked(docs)["responses"]["418"] = {"description": "a teapot"}
     asked(docs)["requestBody"]["content"]["video/new"] = {"schema": {}}
     parameter(docs, "top_k")["schema"]["maximum"] = 1_000
+    answer(docs)["anyOf"].append({"$ref": "#/components/schemas/Models", "x-if-asked": "form"})
     return docs
 
 
 def test_what_grows_breaks_nobody() -> None:
     assert broken(COMMITTED, grown(copy.deepcopy(COMMITTED))) == []
+
+
+def test_an_answer_of_one_form_may_get_another_for_whoever_asks() -> None:
+    before = copy.deepcopy(COMMITTED)
+    answer(before).clear()
+    answer(before)["$ref"] = "#/components/schemas/Prediction"
+    assert broken(before, COMMITTED) == []
+    (found,) = broken(COMMITTED, before)
+    assert "Predictions is not told any more to whoever asks for it" in found
 
 
 def with_more(node: Any) -> Any:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import uvicorn
@@ -19,7 +19,7 @@ from serving.jobs.jobs import Jobs
 from serving.keyring import KeyRing
 from serving.once.kept import Kept, OnceSettings
 from serving.once.once import Once
-from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
+from serving.parts import Classify, ClassifyEach, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.rates import Rates
 from serving.sealing import Vault, load_keys, new_key
 from serving.uploads.uploads import Uploads
@@ -93,6 +93,15 @@ def predicted(
     )
 
 
+def count_each(video: BinaryIO, *, models: Sequence[str], **options: Any) -> list[Prediction]:
+    """What `count_bytes` says for each."""
+    answers = []
+    for name in models:
+        answers.append(count_bytes(video, model=name, **options))
+        video.seek(0)
+    return answers
+
+
 def raising(error: Exception) -> Classify:
     def classify(video: BinaryIO, **options: Any) -> Prediction:
         raise error
@@ -132,6 +141,8 @@ def kept_anywhere() -> Once:
 def toy_app(
     classify: Classify = count_bytes,
     *,
+    classify_each: ClassifyEach = count_each,
+    models: Models = TOY_MODELS,
     ready: Callable[[], str | None] = lambda: None,
     sessions: Sessions | None = None,
     decode: Decode = undecoded,
@@ -148,7 +159,8 @@ def toy_app(
 ) -> Any:
     return create_app(
         classify=classify,
-        models=lambda: TOY_MODELS,
+        classify_each=classify_each,
+        models=lambda: models,
         sessions=sessions,
         decode=decode,
         once=once or kept_anywhere(),
