@@ -108,7 +108,7 @@ class Script:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST
+            do_GET = do_PATCH = do_DELETE = do_POST
 
             def pieces(self) -> Iterator[bytes]:
                 yield self.rfile.read(int(self.headers.get("Content-Length", 0)))
