@@ -32,6 +32,7 @@ MADE: dict[str, list[str]] = {
     "half_open": [],
     "overload": [],
     "once": [],
+    "jobs": [],
     "soak": ["--minutes", "5", "--warm-up", "1"],
 }
 REAL: dict[str, list[str]] = {

@@ -66,6 +66,7 @@ def serve(
     store: str | None = None,
     database: str | None = None,
     uploads: Path | None = None,
+    private_webhooks: bool = False,
     session_keys: Path | None = None,
     keys: Path | None = None,
     open_to_all: bool = False,
@@ -96,6 +97,7 @@ def serve(
     without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service. The
     same holds for what is kept in `database` (see serving.database), as the answers to requests with a key, and for
     uploads, whose bytes lie in the folder `uploads`, or else beside the file of a SQLite.
+    With `private_webhooks` those who make jobs may have messages sent to private addresses, and over http.
 
     Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
     on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits, `allowed_origins` that
@@ -143,6 +145,7 @@ def serve(
             rollout,
             steer,
         )  # read the environment above, and take a while as the child does
+        from serving.jobs.settings import JobSettings, WebhookSettings
         from serving.web import WebSettings
 
         print(outcome(), file=sys.stderr, flush=True)
@@ -157,6 +160,7 @@ def serve(
             limits=Limits(min_share_seen=min_share_seen),
             log=arguments.RequestLog(form=log, pipe=pipe),
             web=WebSettings(docs=shows_docs, allowed_origins=frozenset(allowed_origins)),
+            jobs=JobSettings(webhooks=WebhookSettings(allow_private=private_webhooks)),
         )
         try:
             app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))

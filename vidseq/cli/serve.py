@@ -48,6 +48,10 @@ def serve(
             help="The folder of files that come in pieces, for one --database; else one beside a SQLite.",
         ),
     ] = None,
+    private_webhooks: Annotated[
+        bool,
+        typer.Option("--private-webhooks", help="Let jobs send messages to private addresses too, and over http."),
+    ] = False,
     session_keys: Annotated[
         Path | None, typer.Option(help="A file with the keys that seal sessions and answers; else made for this run.")
     ] = None,
@@ -99,6 +103,7 @@ def serve(
         store=store,
         database=database,
         uploads=uploads,
+        private_webhooks=private_webhooks,
         session_keys=session_keys,
         keys=keys,
         open_to_all=open_to_all,
