@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from serving import decoding
+from serving.database.core import Database
 from serving.keyring import KeyRing
 from serving.keys import create_key
 from serving.labeller import Labeller
+from serving.uploads.uploads import Uploads
 from serving.web import whole_api
 from tests.running import running_service
 from tests.stream_server import KEYS, Sessions, SessionSettings, Tokens, open_store
@@ -52,6 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         sessions=Sessions(live, store=store, tokens=Tokens(KEYS), settings=kept),
         decode=functools.partial(decoding.decode, picture=labeller.picture, limits=Limits()),
         keys=KeyRing(folder / "keys.db"),
+        uploads=Uploads(Database(f"sqlite://{folder}/vidseq.db"), folder),
         body_grace_seconds=2.0,
     )
     key = create_key(folder / "keys.db", name="all", scopes=["classify", "stream"], lifetime_seconds=None)
