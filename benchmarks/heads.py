@@ -1,4 +1,4 @@
-"""One more head in the engine of a service: CPU-seconds a clip for one model, for ten asked together, and for ten apart.
+"""One more head in a service's engine: CPU-seconds a clip for one model, for ten asked together, and for ten apart.
 
     python -m benchmarks.heads [--real ../shared/data/fight] [--clips 24] [--heads 10] [--rounds 3]
 
