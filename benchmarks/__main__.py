@@ -31,6 +31,7 @@ MADE: dict[str, list[str]] = {
     "half_open": [],
     "overload": [],
     "once": [],
+    "upload": [],
     "soak": ["--minutes", "5", "--warm-up", "1"],
 }
 REAL: dict[str, list[str]] = {
