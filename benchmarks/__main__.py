@@ -33,6 +33,7 @@ MADE: dict[str, list[str]] = {
     "overload": [],
     "once": [],
     "jobs": [],
+    "upload": [],
     "soak": ["--minutes", "5", "--warm-up", "1"],
 }
 REAL: dict[str, list[str]] = {

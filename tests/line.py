@@ -52,7 +52,7 @@ class Line:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int]) -> None:
         with contextlib.suppress(ConnectionError):
-            while left[0] > 0 and (data := await reader.read(4096)):
+            while left[0] > 0 and (data := await reader.read(2**16)):
                 writer.write(data[: left[0]])
                 left[0] -= len(data)
                 await writer.drain()

@@ -1,6 +1,7 @@
 """What is promised of the API: page and code say the same, nothing that was there goes, clients bear what comes."""
 
 import copy
+import hashlib
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from serving.usage.table import UsageTable
 from serving.web import whole_api
 from tests.stream_server import stream_app
 from tests.test_guard import bearer, made
+from tests.test_uploads import uploads_in
 from tests.toy_streams import encoded, picture, toy_live
 from tests.toy_videos import write_clip
 from tests.web_server import MODEL, count_bytes, running
@@ -63,12 +65,16 @@ def method_in(line: str) -> str:
     words = shlex.split(line)
     if "-X" in words:
         return words[words.index("-X") + 1]
+    if "-I" in words:
+        return "HEAD"
     return "POST" if {"-d", "-F", "--data-binary"}.intersection(words) else "GET"
 
 
 def path_in(line: str) -> str:
     (path,) = re.findall(r'"\$URL([^"?]*)', line)
-    return path.replace("$SESSION", "{session}").replace("/pushes/0", "/pushes/{sequence}")
+    for shown, declared in (("$SESSION", "{session}"), ("/pushes/0", "/pushes/{sequence}"), ("$UPLOAD", "{upload}")):
+        path = path.replace(shown, declared)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +82,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """What the lines of curl find in their environment, and files beside them."""
     folder = tmp_path_factory.mktemp("curl")
     key = made(folder / "keys.db", "anna", ["classify", "stream"])
-    write_clip(folder / "clip.mp4", num_frames=10)
+    clip = write_clip(folder / "clip.mp4", num_frames=10).read_bytes()
     (folder / "frame.png").write_bytes(encoded(picture(3), 0.0).data)
-    ledger = Ledger(UsageTable(Database(f"sqlite://{folder}/vidseq.db")), by_key=True)
+    database = Database(f"sqlite://{folder}/vidseq.db")
+    ledger, uploads = Ledger(UsageTable(database), by_key=True), uploads_in(database, folder / "uploads")
     with toy_live(folder) as live:
-        app = stream_app(live, folder, keys=KeyRing(folder / "keys.db"), ledger=ledger)
-        with running(app) as url:
-            session = httpx2.post(url + "/v1/sessions", json={}, headers=bearer(key)).json()["session"]
-            yield {"URL": url, "KEY": key, "SESSION": session, "FOLDER": str(folder)}
+        app = stream_app(live, folder, keys=KeyRing(folder / "keys.db"), ledger=ledger, uploads=uploads)
+        with running(app) as url, httpx2.Client(base_url=url, headers=bearer(key)) as client:
+            session = client.post("/v1/sessions", json={}).json()["session"]
+            upload = client.post("/v1/uploads", json={"num_bytes": len(clip)}).json()["id"]
+            asked = {"SESSION": session, "UPLOAD": upload, "SHA256": hashlib.sha256(clip).hexdigest()}
+            yield {"URL": url, "KEY": key, "FOLDER": str(folder)} | asked
 
 
 def test_every_line_of_curl_is_answered_as_the_page_says(service: dict[str, str]) -> None:
