@@ -25,7 +25,7 @@ from serving.usage.table import UsageTable
 from serving.web import whole_api
 from tests.stream_server import stream_app
 from tests.test_guard import bearer, made
-from tests.test_uploads import uploads_in
+from tests.toy_jobs import Kept, inline
 from tests.toy_streams import encoded, picture, toy_live
 from tests.toy_videos import write_clip
 from tests.web_server import MODEL, count_bytes, running
@@ -72,7 +72,12 @@ def method_in(line: str) -> str:
 
 def path_in(line: str) -> str:
     (path,) = re.findall(r'"\$URL([^"?]*)', line)
-    for shown, declared in (("$SESSION", "{session}"), ("/pushes/0", "/pushes/{sequence}"), ("$UPLOAD", "{upload}")):
+    for shown, declared in (
+        ("$SESSION", "{session}"),
+        ("/pushes/0", "/pushes/{sequence}"),
+        ("$UPLOAD", "{upload}"),
+        ("$JOB", "{job}"),
+    ):
         path = path.replace(shown, declared)
     return path
 
@@ -85,13 +90,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     clip = write_clip(folder / "clip.mp4", num_frames=10).read_bytes()
     (folder / "frame.png").write_bytes(encoded(picture(3), 0.0).data)
     database = Database(f"sqlite://{folder}/vidseq.db")
-    ledger, uploads = Ledger(UsageTable(database), by_key=True), uploads_in(database, folder / "uploads")
+    ledger, kept = Ledger(UsageTable(database), by_key=True), Kept(database, folder / "uploads")
     with toy_live(folder) as live:
-        app = stream_app(live, folder, keys=KeyRing(folder / "keys.db"), ledger=ledger, uploads=uploads)
+        app = stream_app(
+            live, folder, keys=KeyRing(folder / "keys.db"), ledger=ledger, uploads=kept.uploads, jobs=kept.jobs
+        )
         with running(app) as url, httpx2.Client(base_url=url, headers=bearer(key)) as client:
             session = client.post("/v1/sessions", json={}).json()["session"]
             upload = client.post("/v1/uploads", json={"num_bytes": len(clip)}).json()["id"]
-            asked = {"SESSION": session, "UPLOAD": upload, "SHA256": hashlib.sha256(clip).hexdigest()}
+            job = client.post("/v1/jobs", json={"items": [inline(clip)]}).json()["id"]
+            asked = {"SESSION": session, "UPLOAD": upload, "JOB": job, "SHA256": hashlib.sha256(clip).hexdigest()}
             yield {"URL": url, "KEY": key, "FOLDER": str(folder)} | asked
 
 

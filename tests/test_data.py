@@ -21,6 +21,7 @@ from serving.once.once import Once
 from serving.once.question import Question
 from serving.sealing import Vault, load_keys, new_key
 from serving.store import Lifetimes, open_store
+from tests import toy_jobs
 from tests.redis_server import running_redis
 from tests.stores import new
 from tests.stream_server import stream_app, talking
@@ -135,11 +136,11 @@ def forgotten(service: Service, name: str, query: str = "") -> httpx2.Response:
 def test_a_key_has_all_that_is_its_own_forgotten_and_hears_how_much(service: Service) -> None:
     session, other = used_by(service, "ann"), used_by(service, "ben")
     answer = forgotten(service, "ann")
-    assert (answer.status_code, answer.json()) == (200, {"sessions": 2, "answers": 1, "uploads": 0})
+    assert (answer.status_code, answer.json()) == (200, {"sessions": 2, "answers": 1, "uploads": 0, "jobs": 0})
     assert (status_of(service, "ann", session), status_of(service, "ben", other)) == (404, 200)
     assert service.kept.held(service.keys["ann"][4:16]).num_requests == 0
     assert service.kept.held(service.keys["ben"][4:16]).num_requests == 1
-    assert forgotten(service, "ann").json() == {"sessions": 0, "answers": 0, "uploads": 0}
+    assert forgotten(service, "ann").json() == {"sessions": 0, "answers": 0, "uploads": 0, "jobs": 0}
 
 
 def test_an_admin_names_another_and_nobody_else_may(service: Service) -> None:
@@ -147,7 +148,7 @@ def test_an_admin_names_another_and_nobody_else_may(service: Service) -> None:
     ann = service.keys["ann"][4:16]
     problem = problem_of(forgotten(service, "ben", f"?owner={ann}"))
     assert (problem.status, problem.type, status_of(service, "ann", session)) == (403, "key/scope", 200)
-    assert forgotten(service, "admin", f"?owner={ann}").json() == {"sessions": 2, "answers": 1, "uploads": 0}
+    assert forgotten(service, "admin", f"?owner={ann}").json() == {"sessions": 2, "answers": 1, "uploads": 0, "jobs": 0}
     assert status_of(service, "ann", session) == 404
 
 
@@ -228,9 +229,14 @@ def test_the_command_forgets_in_all_places_without_the_keys_that_seal(
         keep(kept_in(database), ANN)
         uploads = uploads_in(database, tmp_path / "uploads")
         bens = [uploads.add(owner, [b"film"]).id for owner in (ANN, BEN)][1]
+        jobs = toy_jobs.Kept(database, tmp_path / "uploads").jobs
+        for owner in (ANN, BEN):
+            jobs.create(owner, toy_jobs.asked_for([{"upload": uploads.add(owner, [b"film"]).id}]))
         code, said = cli(ANN, "--database", database_url, "--store", store_url, "--uploads", f"{tmp_path}/uploads")
-        assert (code, said.strip()) == (0, f"forgot 1 sessions, 1 answers and 1 uploads of key {ANN}")
-        assert [path.stem for path in (tmp_path / "uploads").iterdir()] == [bens]
+        assert (code, said.strip()) == (0, f"forgot 1 sessions, 1 answers, 2 uploads and 1 jobs of key {ANN}")
+        assert {path.stem for path in (tmp_path / "uploads").iterdir()} > {bens}
+        assert len(list((tmp_path / "uploads").iterdir())) == 2
+        assert (jobs.page(ANN, after=None, limit=9).jobs, len(jobs.page(BEN, after=None, limit=9).jobs)) == ((), 1)
         with pytest.raises(SessionNotFound):
             store.read("1")
         assert store.read("2").owner == BEN
