@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from vidseq.errors import (
     InputError,
     NotFound,
     OptionError,
+    Overloaded,
     RequestRejected,
     RequestTimeout,
     ServerFault,
@@ -75,6 +77,13 @@ def create(source: Any, **options: Any) -> Ask:
 def problem(status: int, kind: str) -> tuple[int, dict[str, str], bytes]:
     fields = f'"type": "{kind}", "title": "", "status": {status}, "detail": "", "request_id": "", "retryable": true'
     return status, PROBLEM, f"{{{fields}}}".encode()
+
+
+def standing(offset: int) -> tuple[int, dict[str, str], bytes]:
+    """What a service says of an upload of three bytes."""
+    expires_at = datetime(2030, 1, 1, tzinfo=UTC)
+    upload = Upload(id="a" * 32, num_bytes=3, offset=offset, complete=offset == 3, expires_at=expires_at)
+    return 200, {"Content-Type": "application/json"}, upload.model_dump_json().encode()
 
 
 @pytest.mark.parametrize("chunk_bytes", [1_000_000, len(VIDEO), 30_001])
@@ -222,11 +231,17 @@ def test_with_retries_switched_off_a_cut_is_the_end(through: Through, service: s
         through(create(random.Random(0).randbytes(10**6)), line.url, max_retries=0)
 
 
+def test_a_slow_line_goes_on_for_as_long_as_something_comes(through: Through) -> None:
+    slow, last = problem(408, "request/body-timeout"), (204, {"Upload-Offset": "3"}, b"")
+    with Script(standing(0), slow, standing(1), slow, standing(2), last, standing(3)) as script:
+        through(create(b"abc", resume="a" * 32, max_reconnects=1), script.url)
+    assert [body for body in script.bodies if body][:3] == [b"abc", b"bc", b"c"]
+
+
 def test_without_progress_it_gives_up(through: Through) -> None:
-    made = Upload(id="a" * 32, num_bytes=3, offset=0, complete=False, expires_at="2030-01-01T00:00:00Z")  # type: ignore[arg-type]
-    answer = (200, {"Content-Type": "application/json"}, made.model_dump_json().encode())
-    full, standing = problem(503, "service/leaving"), answer
-    with Script(answer, full, standing, full, standing, full) as script, pytest.raises(Exception, match="503"):
+    full = problem(503, "service/leaving")
+    answers = [standing(0), full, standing(0), full, standing(0), full]
+    with Script(*answers) as script, pytest.raises(Overloaded, match="503"):
         through(create(b"abc", resume="a" * 32, max_reconnects=2), script.url)
     assert len(script.answers) == 0
 
@@ -281,9 +296,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_told(through: Through, service:
 
 
 def test_a_service_that_does_not_say_where_it_stands_is_none(through: Through) -> None:
-    made = Upload(id="a" * 32, num_bytes=3, offset=0, complete=False, expires_at="2030-01-01T00:00:00Z")  # type: ignore[arg-type]
-    answer = (201, {"Content-Type": "application/json"}, made.model_dump_json().encode())
-    with Script(answer, (204, {}, b"")) as script, pytest.raises(UnexpectedAnswer, match="Upload-Offset"):
+    with Script(standing(0), (204, {}, b"")) as script, pytest.raises(UnexpectedAnswer, match="Upload-Offset"):
         through(create(b"abc"), script.url)
 
 

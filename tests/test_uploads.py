@@ -26,6 +26,7 @@ from sqlalchemy import select, update
 
 from serving.database.core import Database
 from serving.database.tables import uploads as table
+from serving.places import open_uploads
 from serving.uploads.errors import (
     StorageDown,
     StorageFull,
@@ -37,7 +38,7 @@ from serving.uploads.errors import (
     UploadQuota,
     UploadTooLarge,
 )
-from serving.uploads.places import open_folder, uploads_folder
+from serving.uploads.places import UPLOADS, open_folder, uploads_folder
 from serving.uploads.table import ASKED_AT_ONCE, UploadSettings
 from serving.uploads.uploads import ORPHAN_SECONDS, Uploads
 from vidseq.errors import OptionError
@@ -381,6 +382,17 @@ def test_uploads_lie_where_it_is_said_or_beside_a_sqlite(sqlite_url: str, tmp_pa
     assert uploads_folder(beside, named=None) == uploads_folder(beside, named="") == tmp_path / "vidseq-uploads"
     shared = Database("postgresql://u:p@127.0.0.1/d")
     assert (uploads_folder(shared, named=None), uploads_folder(shared, named="/mnt/a")) == (None, Path("/mnt/a"))
+
+
+def test_the_environment_of_a_node_names_the_folder(sqlite_url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.delenv(UPLOADS, raising=False)
+    shared = Database("postgresql://u:p@127.0.0.1/d")
+    assert open_uploads(shared, UploadSettings()) is None
+    assert open_uploads(Database(sqlite_url), UploadSettings()) is not None
+    assert (tmp_path / "vidseq-uploads").is_dir()
+    monkeypatch.setenv(UPLOADS, str(tmp_path / "named"))
+    assert open_uploads(shared, UploadSettings()) is not None
+    assert (tmp_path / "named").is_dir()
 
 
 # Ages and deletions ----------------------------------------------------------------------------------------

@@ -37,10 +37,12 @@ class Folder:
 
     def prepare(self) -> None:
         """It is there, its owner's alone where it was made now, and can be written to."""
-        with _failures_told(self.path):
+        try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise StorageDown(error.strerror) from None
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise StorageDown(os.strerror(errno.EACCES))
 
     def refuse_full(self, num_bytes: int) -> None:
         """Raises StorageFull: there is no room for so many more."""
