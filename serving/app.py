@@ -27,7 +27,7 @@ from serving.answering import Answering
 from serving.arguments import CONTROL, SERVICE, ControlArgs, ServiceArgs
 from serving.chores import Chore, Chores
 from serving.counters import Figures
-from serving.current import models_in
+from serving.current import Lineup
 from serving.drain import Drain
 from serving.finished import Finished
 from serving.keyring import KeyRing
@@ -83,9 +83,8 @@ class Service:
         self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
         confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
         logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
-        self._models = Answering(
-            self._loaded, Path(args.model), models_in(map(Path, args.also)), told=self._figures.rolled_out
-        )
+        lineup = Lineup.of(Path(args.model), map(Path, args.also))
+        self._models = Answering(self._loaded, lineup.model, lineup.also, told=self._figures.rolled_out)
         self._drain = Drain()
         num_nodes = sum(node["Alive"] for node in ray.nodes())
         database = open_database(num_nodes=num_nodes)
@@ -142,7 +141,7 @@ class Service:
 
         args = self._args
         labeller = Labeller(
-            model.resolve(),
+            model,
             also=also,
             name=args.name,
             device=args.device,

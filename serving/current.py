@@ -24,8 +24,9 @@ class Lineup:
 
     @classmethod
     def of(cls, model: Path, also: Iterable[Path]) -> "Lineup":
-        """What stands there now: links are followed."""
-        return cls(model.resolve(), tuple(models_in(also)))
+        """What stands there now: links are followed, and the first is not beside itself."""
+        first = model.resolve()
+        return cls(first, tuple(folder for folder in models_in(also) if folder != first))
 
 
 def models_in(places: Iterable[Path]) -> Sequence[Path]:

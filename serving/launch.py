@@ -161,7 +161,7 @@ def serve(
             for number in _signals(told):
                 if number != signal.SIGHUP:
                     break
-                rollout.roll_out(Lineup.of(Path(model), also), current=current, announce=announce)
+                rollout.roll_out(Path(model), also, current=current, announce=announce)
             _ignore_signals()
             notice_seconds = NOTICE_SECONDS if number == signal.SIGTERM else 0.0  # nobody balances loads to a terminal
             steer.drain(notice_seconds=notice_seconds, limit_seconds=drain_seconds)

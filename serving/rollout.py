@@ -2,7 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from serving import steer
 from serving.current import Current, Kind, Lineup, changes
@@ -15,9 +16,14 @@ STAYS: dict[Kind, str] = {
 }
 
 
-def roll_out(lineup: Lineup, *, current: Current, announce: Callable[[str], None]) -> None:
-    """Let the replicas answer with these models, and `current` lead there; or say why not, on standard error."""
-    for change in changes(current.lineup, lineup):
+def roll_out(model: Path, also: Sequence[Path], *, current: Current, announce: Callable[[str], None]) -> None:
+    """Let the replicas answer with what stands there now, and `current` lead there; or say on stderr why not."""
+    try:
+        steps = changes(current.lineup, Lineup.of(model, also))
+    except (OSError, RuntimeError) as error:  # a folder that may not be read, links that lead in a circle
+        _say(f"the model in {model} is refused, and the one before goes on: {error}")
+        return
+    for change in steps:
         switch = functools.partial(current.switch, change.made_to(current.lineup))
         try:
             num_silent = steer.make(change, switch=switch)
@@ -25,5 +31,8 @@ def roll_out(lineup: Lineup, *, current: Current, announce: Callable[[str], None
             announce(f"the model in {change.folder} {DONE[change.kind]}{silent}")
         except Exception as error:  # whatever it is, the service goes on
             why = str(error) or type(error).__name__
-            line = f"vidseq: the model in {change.folder} is refused, and {STAYS[change.kind]}: {why}"
-            print(line, file=sys.stderr, flush=True)
+            _say(f"the model in {change.folder} is refused, and {STAYS[change.kind]}: {why}")
+
+
+def _say(sentence: str) -> None:
+    print(f"vidseq: {sentence}", file=sys.stderr, flush=True)

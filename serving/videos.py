@@ -117,8 +117,9 @@ class Videos:
                 holding.enter_context(admission.place(key_of(request)))
             # What is held is the thread's from here on: it may outlive this request.
             if by_line:
+                self._refuse_by_line(request, options)  # once more: the body took its time
                 return self._lines(video, options, facts, charge, holding=holding.pop_all())
-            asked = models_asked(request, options.models, self._models())  # the body took its time
+            asked = models_asked(request, options.models, self._models())  # once more
             named = [info.name for info in asked] if options.models or is_limited(request) else []
 
             async def execute() -> bytes:

@@ -30,6 +30,11 @@ def test_a_place_is_a_model_or_a_folder_of_models(tmp_path: Path) -> None:
     assert models_in([one, tmp_path / "many", tmp_path / "absent"]) == [one, a, b]
 
 
+def test_the_first_model_may_lie_in_the_folder_of_the_others(tmp_path: Path) -> None:
+    a, b, c = (model(tmp_path / name) for name in "abc")
+    assert Lineup.of(b, [tmp_path]) == Lineup(b, (a, c))
+
+
 def test_what_is_neither_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"--also: .*absent is neither a model"):
         read_lineup(tmp_path, [tmp_path / "absent"])

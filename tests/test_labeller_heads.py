@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from serving.labeller import Labeller
 from tests.predictions import assert_same
@@ -188,3 +189,17 @@ def test_the_client_gets_over_http_what_each_model_says_alone(labeller: Labeller
         assert_same([*client.classify_each(clip)], alone(folder, clip, *NAMES))
         assert_same([*client.classify_each(clip, ["both", "gru"])], alone(folder, clip, "both", "gru"))
         assert_same([client.classify(clip, model="lstm"), client.classify(clip)], alone(folder, clip, "lstm", "gru"))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_head_that_is_added_shares_the_encoder_there(folder: Path, clip: Path, cuda: torch.device) -> None:
+    labeller = Labeller(folder / "gru", name=None, device=str(cuda), limits=Limits())
+    labeller.add(labeller.load(folder / "lstm"))
+    for prediction, expected in zip(
+        ask_each(labeller, clip, "gru", "lstm"), alone(folder, clip, "gru", "lstm"), strict=True
+    ):
+        assert prediction.model == expected.model
+        assert [frame.score for frame in prediction.frames] == pytest.approx(
+            [frame.score for frame in expected.frames], abs=1e-3
+        )
+    labeller.close()
