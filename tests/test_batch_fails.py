@@ -1,4 +1,4 @@
-"""A batch job that cannot go on says so in a sentence, and keeps what was done; it does not wait, and tells no stack."""
+"""A batch job that cannot go on says so in a sentence, and keeps what was done; it does not wait for ever."""
 
 import subprocess
 import sys
