@@ -19,30 +19,28 @@ from typing import TYPE_CHECKING, Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
 
-from serving import figures
 from serving.answering import Answering
 from serving.arguments import CONTROL, SERVICE, ControlArgs, ServiceArgs
 from serving.chores import Chore, Chores
+from serving.control import LEAVING, Control, num_nodes
 from serving.counters import Figures
 from serving.current import Lineup
 from serving.drain import Drain
 from serving.finished import Finished
 from serving.jobs.execution import Execution, Item
-from serving.jobs.queue import Crash, Later, Leased, Outcome
+from serving.jobs.queue import Outcome
 from serving.keyring import KeyRing
 from serving.keys import list_keys
 from serving.local_ray import start_ray
 from serving.locked import refuse_open_ray
 from serving.parts import Frames
-from serving.places import open_background, open_database, open_jobs, open_once, open_sessions, open_uploads
+from serving.places import open_database, open_jobs, open_once, open_sessions, open_uploads
 from serving.rates import rates_of, store_of_rates
 from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.table import UsageTable
-from serving.web import create_control_app, create_service_app
+from serving.web import create_service_app
 from serving.whole import Whole
 from vidseq.config import Sampling
 from vidseq.container import Source
@@ -58,8 +56,6 @@ MAX_ONGOING = 1024  # Serve's own gate stays wide open: half-open uploads must b
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
 STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_JOBS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 60.0, 3600.0
-NO_SERVICE_SECONDS = 2.0
-LEAVING = "the service is stopping"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -91,8 +87,8 @@ class Service:
         lineup = Lineup.of(Path(args.model), map(Path, args.also))
         self._models = Answering(self._loaded, lineup.model, lineup.also, told=self._figures.rolled_out)
         self._drain = Drain()
-        num_nodes = _num_nodes()
-        database = open_database(num_nodes=num_nodes)
+        nodes = num_nodes()
+        database = open_database(num_nodes=nodes)
         self._once = open_once(database, args.once)
         self._uploads = open_uploads(database, args.uploads)
         self._ledger = Ledger(UsageTable(database), by_key=args.keys is not None)
@@ -100,7 +96,7 @@ class Service:
         self._execution = None if self._uploads is None else self._executing(self._uploads)
         live = self._models.labeller.live
         self._sessions = (
-            None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=num_nodes)
+            None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=nodes)
         )
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -240,78 +236,6 @@ class Service:
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
         self._models.labeller.check_alive()
-
-
-class Control:
-    """What must answer while the service is full or down."""
-
-    def __init__(self, args: ControlArgs) -> None:
-        refuse_open_ray()
-        self._args = args
-        self._leaving = False
-        self._background = open_background(open_database(num_nodes=_num_nodes()), self._label, args.jobs)
-
-    async def __serve_build_asgi_app__(self) -> FastAPI:
-        self._loop = asyncio.get_running_loop()
-        self._background.begin()
-        return create_control_app(
-            ready=self._why_not_ready,
-            metrics=self._metrics,
-            settings=self._args.web,
-            observe=self._args.log.observer(),
-        )
-
-    def _why_not_ready(self) -> str | None:
-        """None if some replica of the service has labelled its canary clip and can decode now. Called in a thread."""
-        if self._leaving:
-            return LEAVING
-        timeout_seconds = self._args.ready_timeout_seconds
-        try:
-            return asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
-        except TimeoutError:
-            return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
-        except (RayError, RayServeException) as error:
-            return f"the service is down: {type(error).__name__}"
-
-    async def leave(self) -> None:
-        """Be unready from here on, so that whoever balances loads looks elsewhere; leave jobs to others."""
-        self._leaving = True
-        await self._background.end()
-
-    async def _ask(self, timeout_seconds: float) -> str | None:
-        async with asyncio.timeout(timeout_seconds):
-            reason: str | None = await serve.get_deployment_handle(
-                "Service", app_name=self._args.service
-            ).ready.remote()
-            return reason
-
-    async def _label(self, leased: Leased) -> Outcome:
-        """By a replica of the service: a few bytes go there, for all have the same uploads."""
-        item = Item(f"{leased.job_id}/{leased.position}", leased.owner, leased.upload_id, leased.options)
-        handle = serve.get_deployment_handle("Service", app_name=self._args.service)
-        response: Any = handle.label_item.remote(item)
-        try:
-            outcome: Outcome = await response
-            return outcome
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except RayActorError:
-            return Crash("the process that labelled it has died")
-        except RayTaskError:
-            logger.exception("item %s", item.name)
-            return Crash("something went wrong here, of which the service's log knows more")
-        except (RayError, RayServeException) as error:
-            logger.warning("item %s: the service does not answer: %s", item.name, type(error).__name__)
-            return Later(NO_SERVICE_SECONDS)
-
-    def _metrics(self) -> bytes:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
-
-
-def _num_nodes() -> int:
-    return sum(node["Alive"] for node in ray.nodes())
 
 
 def build_service(args: ServiceArgs) -> serve.Application:
