@@ -153,6 +153,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, body: bytes, status: int, words: 
     assert words in answer.json()["detail"] and SECRET not in answer.text
 
 
+@pytest.mark.parametrize(
+    "after", ["1.2.3/job_" + "0" * 32, "/job_" + "0" * 32, "1.0/x", "nan/job_" + "0" * 32, "٣.٣/job_" + "0" * 32]
+)
+def test_what_is_no_cursor_is_refused(tmp_path: Path, after: str) -> None:
+    with service(tmp_path) as client:
+        assert httpx2.get(f"{client.base_url}/v1/jobs", params={"after": after}).status_code == 422
+
+
 def test_a_service_without_jobs_says_so() -> None:
     with running(toy_app()) as url, Client(url) as client, pytest.raises(RequestRejected, match="keeps no jobs"):
         client.jobs.get("job_1")

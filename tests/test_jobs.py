@@ -1,6 +1,7 @@
 """Jobs as rows: made once, leased by one, ended once, cancelled, expired, forgotten; on SQLite and on PostgreSQL."""
 
 import multiprocessing
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sqlalchemy import select, update
 from serving.database.core import Database
 from serving.database.tables import deliveries, job_items, jobs, uploads
 from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs, WebhookNotAllowed
+from serving.jobs.jobs import MAX_PAGE_BYTES
 from serving.jobs.queue import Leased
 from serving.jobs.settings import JobSettings
 from serving.once.kept import Answer
@@ -98,6 +100,20 @@ def test_results_are_in_the_order_of_the_job_page_by_page(kept: Kept) -> None:
     assert page.results[0].prediction is not None and page.results[0].prediction.action is not None
     rest = kept.jobs.results(OWNER, job.id, after=int(page.next or ""), limit=4)
     assert [result.position for result in rest.results] == [4] and rest.next is None
+
+
+def test_a_page_of_large_results_is_a_short_one(kept: Kept) -> None:
+    problem = PROBLEM.model_copy(update={"detail": random.Random(0).randbytes(MAX_PAGE_BYTES // 3).hex()})
+    large = Answer(422, problem.model_dump_json(exclude_none=True).encode())
+    job = kept.job(4)
+    for item in kept.queue.lease(4):
+        kept.end(item, large)
+    found, after, num_pages = list[int](), None, 0
+    while num_pages == 0 or after is not None:
+        page = kept.jobs.results(OWNER, job.id, after=after, limit=9)
+        found += [result.position for result in page.results]
+        after, num_pages = None if page.next is None else int(page.next), num_pages + 1
+    assert found == [0, 1, 2, 3] and num_pages > 1
 
 
 def test_a_job_with_an_item_that_failed_has_failed(kept: Kept) -> None:

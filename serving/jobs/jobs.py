@@ -27,6 +27,7 @@ from vidseq.errors import OptionError
 from vidseq.jobs import Delivery, DeliveryState, ItemState, Job, JobPage, JobResult, JobResults
 from vidseq.schemas import Predictions, Problem
 
+MAX_PAGE_BYTES = 4 * 2**20  # of results, as they are kept: compressed to a fifth, or less
 begun = exists(select(1).where(job_items.c.job_id == jobs.c.id, job_items.c.attempts > 0)).label("begun")
 
 
@@ -58,15 +59,17 @@ class Jobs:
         self._refuse_too_much(asked)
         if (made := self._made_before(owner, key_sha256, asked)) is not None:
             return Made(made, before=True)
-        added = [None if item.clip is None else self.uploads.add(owner, [item.clip]).id for item in asked.items]
-        videos = [item.upload or str(clip) for item, clip in zip(asked.items, added, strict=True)]
+        videos: list[str] = []
         row: Row[Any] | None = None
         try:
+            for item in asked.items:
+                videos.append(item.upload or self.uploads.add(owner, [item.clip or b""]).id)
             row = self._created(owner, asked, videos, key_sha256)
         finally:
             if row is None:
-                for upload_id in filter(None, added):
-                    self.uploads.delete(owner, upload_id)
+                for item, upload_id in zip(asked.items, videos, strict=False):
+                    if item.upload is None:
+                        self.uploads.delete(owner, upload_id)
         if row is not None:
             return Made(told(row), before=False)
         made = self._made_before(owner, key_sha256, asked)  # by a twin of this request, just now
@@ -100,8 +103,9 @@ class Jobs:
             if after is not None:
                 which = which.where(job_items.c.position > after)
             rows = connection.execute(which.order_by(job_items.c.position).limit(limit + 1)).all()
-        shown = [self._result(row, now) for row in rows[:limit]]
-        return JobResults(results=tuple(shown), next=str(shown[-1].position) if len(rows) > limit else None)
+        num_shown = _num_fitting(rows[:limit])
+        shown = [self._result(row, now) for row in rows[:num_shown]]
+        return JobResults(results=tuple(shown), next=str(shown[-1].position) if len(rows) > num_shown else None)
 
     def deliveries(self, owner: str, job_id: str) -> tuple[Delivery, ...]:
         with self._database.reading() as connection:
@@ -217,14 +221,24 @@ class Jobs:
 
     def _result(self, row: Row[Any], now: float) -> JobResult:
         state: ItemState = row.end_state or ("queued" if row.claim is None or row.due_at <= now else "running")
-        told: dict[str, Any] = {}
+        outcome: dict[str, Any] = {}
         if row.answer is not None:
             body = zlib.decompress(self._vault.open(row.answer, name=sealed_name(row.job_id, row.position)))
             if row.end_state == "succeeded":
-                told["predictions"] = Predictions.model_validate_json(body).predictions
+                outcome["predictions"] = Predictions.model_validate_json(body).predictions
             else:
-                told["problem"] = Problem.model_validate_json(body)
-        return JobResult(position=row.position, custom_id=row.custom_id, state=state, attempts=row.attempts, **told)
+                outcome["problem"] = Problem.model_validate_json(body)
+        return JobResult(position=row.position, custom_id=row.custom_id, state=state, attempts=row.attempts, **outcome)
+
+
+def _num_fitting(rows: Sequence[Row[Any]]) -> int:
+    """How many of these items fit on one page, at least one."""
+    num_bytes = 0
+    for number, row in enumerate(rows):
+        num_bytes += len(row.answer or b"")
+        if num_bytes > MAX_PAGE_BYTES and number:
+            return number
+    return len(rows)
 
 
 def secret_name(job_id: str) -> str:

@@ -36,7 +36,7 @@ DEFAULT_RESULTS, MAX_RESULTS = 20, 100  # each may have thousands of labels
 
 JobId = Annotated[str, Path(max_length=64)]
 After = Annotated[
-    str | None, Query(pattern=r"^[0-9.]{1,32}/job_[0-9a-f]{32}$", description="`next` of the page before")
+    str | None, Query(pattern=r"^[0-9]{1,12}\.[0-9]{1,9}/job_[0-9a-f]{32}$", description="`next` of the page before")
 ]
 AfterResult = Annotated[int | None, Query(ge=0, lt=2**31, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many jobs on one page")]
