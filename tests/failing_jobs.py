@@ -38,7 +38,9 @@ class Failing:
     def start(self, device: str) -> Started:
         if self.where == "start":
             raise MemoryError("a model does not fit here")
-        self.parts.rmdir()  # as a disk that has gone
+        if self.parts.is_dir():
+            self.parts.rmdir()
+        self.parts.touch()  # where a folder is to be: nothing can be written there
         return _Started()
 
 

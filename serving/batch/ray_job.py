@@ -257,10 +257,9 @@ def _told(rows: Iterable[Row]) -> Iterator[Row]:
     try:
         yield from rows
     except (RayError, SystemException) as error:
-        cause = getattr(error, "cause", None) or error.__cause__ or error
-        raise JobFailed(f"the workers cannot go on: {_last_line(str(cause))}") from error
+        raise JobFailed(f"the workers cannot go on: {_last_line(str(error))}") from error
 
 
 def _last_line(text: str) -> str:
     """Of a traceback, what was raised."""
-    return as_text(([line.strip() for line in text.splitlines() if line.strip()] or ["Ray says nothing more"])[-1])
+    return as_text(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray says no more"))
