@@ -18,6 +18,7 @@ MADE: dict[str, list[str]] = {
     "batch_kill": ["--clips", "100", "--kills", "4"],
     "batch_features": [],
     "batch_heads": [],
+    "heads": [],
     "cells": [],
     "two_orders": [],
     "long_dependency": ["--quick"],
@@ -31,6 +32,8 @@ MADE: dict[str, list[str]] = {
     "half_open": [],
     "overload": [],
     "once": [],
+    "jobs": [],
+    "upload": [],
     "soak": ["--minutes", "5", "--warm-up", "1"],
 }
 REAL: dict[str, list[str]] = {

@@ -29,8 +29,11 @@ def application(model: Path) -> ASGIApp:
     import functools
 
     from serving.boxes import Boxes
+    from serving.database.core import Database
     from serving.decoding import decode
     from serving.labeller import Labeller
+    from serving.uploads.places import open_folder
+    from serving.uploads.table import UploadSettings
     from serving.web import WebSettings, create_app
     from vidseq.config import Limits
     from vidseq.sandbox.box import Sandbox
@@ -46,6 +49,7 @@ def application(model: Path) -> ASGIApp:
         models=lambda: labeller.models,
         sessions=PassingOnly(live),  # type: ignore[arg-type]
         decode=functools.partial(decode, picture=labeller.picture, limits=limits, sandbox=sandbox),
+        uploads=open_folder(Database(f"sqlite://{model.parent}/vidseq.db"), model.parent / "uploads", UploadSettings()),
         ready=boxes.why_not,
         metrics=None,
         keys=None,

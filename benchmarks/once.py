@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--postgres", action="store_true", help="keep answers in a PostgreSQL that is started for it")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, _database(Path(folder), postgres=options.postgres) as url:
+    with tempfile.TemporaryDirectory() as folder, database_in(Path(folder), postgres=options.postgres) as url:
         found = measured(
             Path(folder), url, num_requests=options.requests, num_replicas=options.replicas, num_kills=options.kills
         )
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 @contextmanager
-def _database(folder: Path, *, postgres: bool) -> Iterator[str]:
+def database_in(folder: Path, *, postgres: bool) -> Iterator[str]:
     if postgres:
         with running_postgres() as url:
             yield url
@@ -98,7 +98,7 @@ def _database(folder: Path, *, postgres: bool) -> Iterator[str]:
 
 def measured(folder: Path, url: str, *, num_requests: int, num_replicas: int, num_kills: int) -> Outcome:
     model = toy_checkpoint(folder / "model")
-    clips = [_clip(folder / f"{number}.mp4", number) for number in range(NUM_CLIPS)]
+    clips = [clip_of(folder / f"{number}.mp4", number) for number in range(NUM_CLIPS)]
     asked = [Asked(clips[number % NUM_CLIPS]) for number in range(num_requests)]
     (folder / "keys").write_text(new_key())
     options = ("--replicas", str(num_replicas), "--database", url, "--session-keys", str(folder / "keys"))
@@ -107,7 +107,7 @@ def measured(folder: Path, url: str, *, num_requests: int, num_replicas: int, nu
         num_executions = _num_executions(url)
         asyncio.run(_ask_again(service, asked))
         assert _num_executions(url) == num_executions, "what was answered was executed again"
-    expected = _expected(model, clips)
+    expected = expected_of(model, clips)
     answered = [one for one in asked if one.answer is not None]
     return Outcome(
         num_requests=num_requests,
@@ -115,12 +115,12 @@ def measured(folder: Path, url: str, *, num_requests: int, num_replicas: int, nu
         num_answered=len(answered),
         num_executions=num_executions,
         num_visible_twice=sum(one.again != one.answer for one in answered),
-        num_wrong=sum(_differ(one.answer, expected[one.clip]) for one in answered if one.answer is not None),
+        num_wrong=sum(differ(one.answer, expected[one.clip]) for one in answered if one.answer is not None),
         longest_wait_seconds=max(one.waited_seconds for one in asked),
     )
 
 
-def _clip(path: Path, number: int) -> Path:
+def clip_of(path: Path, number: int) -> Path:
     times = [index / 10 for index in range(20 + 5 * number)]
     return write_clip(path, seconds=times, first_number=100 * number)
 
@@ -174,15 +174,15 @@ def _num_executions(url: str) -> int:
         return sum(connection.execute(select(idempotent_answers.c.attempts)).scalars())
 
 
-def _expected(model: Path, clips: list[Path]) -> dict[Path, Prediction]:
+def expected_of(model: Path, clips: list[Path]) -> dict[Path, Prediction]:
     classifier = Classifier.load(model)
     expected = {clip: classifier.classify(clip) for clip in clips}
     pairs = [(one, other) for one in clips for other in clips if one != other]
-    assert all(_differ(expected[one], expected[other]) for one, other in pairs), "an answer to one fits another"
+    assert all(differ(expected[one], expected[other]) for one, other in pairs), "an answer to one fits another"
     return expected
 
 
-def _differ(one: Prediction, other: Prediction) -> bool:
+def differ(one: Prediction, other: Prediction) -> bool:
     if [frame.seconds for frame in one.frames] != [frame.seconds for frame in other.frames]:
         return True
     pairs = [(one.action, other.action), *((a, b) for a, b in zip(one.frames, other.frames, strict=True))]

@@ -4,7 +4,8 @@
     make openapi ARGS=--breaking     writes it all the same: for a new /v2, or a mistake of one commit
 
 What the promise is stands in docs/api.md. Both documents are walked side by side. What is asked (parameters, bodies)
-may ask for less and take more; what is told (answers) may tell more, and nothing else of what it tells.
+may ask for less and take more; what is told (answers) may tell more, and nothing else of what it tells. A form of an
+answer that is told to whoever asks for it (`x-if-asked`) may come.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PATH, PAGE = DOCS / "openapi.json", DOCS / "api.md"
+IF_ASKED = "x-if-asked"  # as serving.openapi writes it
 FIXED = ("type", "$ref", "format", "const", "pattern")
 LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
@@ -121,6 +123,10 @@ def _narrowed(before: Docs, after: Docs, name: str) -> Iterator[str]:
 
 def _changed(before: Docs, after: Docs, name: str) -> Iterator[str]:
     """Of what is told: whatever was told is told still, and is what it was."""
+    forms = {kind for kind, one in _kinds(before).items() if IF_ASKED in one}
+    if gone := forms - _kinds(after).keys():
+        yield f"{name}: {sorted(gone)[0]} is not told any more to whoever asks for it"
+    before, after = _unasked(before), _unasked(after)
     yield from _fixed(before, after, name)
     for field in sorted(set(before.get("required", ())) - set(after.get("required", ()))):
         yield f"{name}: {field} may be missing now"
@@ -133,6 +139,15 @@ def _changed(before: Docs, after: Docs, name: str) -> Iterator[str]:
             yield f"{name}.{part} is gone"
         else:
             yield from _changed(old, new, f"{name}.{part}")
+
+
+def _unasked(schema: Docs) -> Docs:
+    """What is told to whoever does not ask for another form: a client that was written before does not ask."""
+    every = schema.get("anyOf", [])
+    forms = [one for one in every if IF_ASKED not in one]
+    if len(forms) == len(every):
+        return schema
+    return forms[0] if len(forms) == 1 else schema | {"anyOf": forms}
 
 
 def _fixed(before: Docs, after: Docs, name: str) -> Iterator[str]:

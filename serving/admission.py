@@ -129,7 +129,7 @@ class Workers:
         *,
         holding: ExitStack,
         gone: Awaitable[None],
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> T:
         """`work(stop)` in a thread; `holding` is closed when it has ended, however it ended.
 

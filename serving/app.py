@@ -12,35 +12,38 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 
-from serving import figures
+from serving.answering import Answering
 from serving.arguments import CONTROL, SERVICE, ControlArgs, ServiceArgs
 from serving.chores import Chore, Chores
+from serving.control import LEAVING, Control, num_nodes
 from serving.counters import Figures
+from serving.current import Lineup
 from serving.drain import Drain
 from serving.finished import Finished
+from serving.jobs.execution import Execution, Item
+from serving.jobs.queue import Outcome
 from serving.keyring import KeyRing
 from serving.keys import list_keys
 from serving.local_ray import start_ray
 from serving.locked import refuse_open_ray
 from serving.parts import Frames
-from serving.places import open_database, open_once, open_sessions
+from serving.places import open_database, open_jobs, open_once, open_sessions, open_uploads
 from serving.rates import rates_of, store_of_rates
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.table import UsageTable
-from serving.web import create_control_app, create_service_app
+from serving.web import create_service_app
+from serving.whole import Whole
 from vidseq.config import Sampling
 from vidseq.container import Source
-from vidseq.errors import CheckpointError
 from vidseq.incoming import Incoming
 from vidseq.schemas import Prediction
 
@@ -52,8 +55,7 @@ ROUTE_PREFIX = "/v1"
 MAX_ONGOING = 1024  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
-STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 3600.0
-LEAVING = "the service is stopping"
+STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_JOBS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 60.0, 3600.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -61,9 +63,9 @@ logger = logging.getLogger("ray.serve")  # where a replica's log goes
 
 
 class Service:
-    """A model behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own.
+    """Models behind HTTP. It is up once it has decoded the sandbox's canary clip and labelled its own.
 
-    Another model may take its place while it runs (serving.steer): tried beside it, swapped between requests.
+    Others may take their place, or come beside them, while it runs (serving.steer): see serving.answering.
     """
 
     def __init__(self, args: ServiceArgs) -> None:
@@ -82,26 +84,32 @@ class Service:
         self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
         confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
         logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
-        self._labeller = self._loaded(Path(args.model))
-        self._prepared: Labeller | None = None
+        lineup = Lineup.of(Path(args.model), map(Path, args.also))
+        self._models = Answering(self._loaded, lineup.model, lineup.also, told=self._figures.rolled_out)
         self._drain = Drain()
-        num_nodes = sum(node["Alive"] for node in ray.nodes())
-        database = open_database(num_nodes=num_nodes)
+        nodes = num_nodes()
+        database = open_database(num_nodes=nodes)
         self._once = open_once(database, args.once)
+        self._uploads = open_uploads(database, args.uploads)
         self._ledger = Ledger(UsageTable(database), by_key=args.keys is not None)
-        live = self._labeller.live
+        self._jobs = open_jobs(database, self._uploads, args.jobs)
+        self._execution = None if self._uploads is None else self._executing(self._uploads)
+        live = self._models.labeller.live
         self._sessions = (
-            None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=num_nodes)
+            None if live is None else open_sessions(live, args.sessions, charge=self._ledger, num_nodes=nodes)
         )
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor, in the loop that will run the application."""
         return create_service_app(
             classify=self._classify,
-            models=lambda: self._labeller.models,
+            classify_each=self._classify_each,
+            models=lambda: self._models.labeller.models,
             sessions=self._sessions,
             decode=self._decode,
             once=self._once,
+            uploads=self._uploads,
+            jobs=self._jobs,
             ledger=self._ledger,
             chores=self._chores(),
             keys=self._keys,
@@ -119,6 +127,14 @@ class Service:
         self._figures.answered(finished)
         self._log(finished)
 
+    def _executing(self, uploads: Uploads) -> Execution:
+        return Execution(
+            uploads,
+            Whole(self._classify, self._classify_each),
+            charge=self._ledger,
+            at_once=self._args.jobs.items_at_once,
+        )
+
     def _chores(self) -> Chores:
         usage = self._args.usage
         chores = [
@@ -126,20 +142,25 @@ class Service:
             Chore("usage cannot be written now", self._ledger.flush, usage.flush_seconds, at_the_end=True),
             Chore("old usage", lambda: self._ledger.table.sweep(kept_days=usage.kept_days), SWEEP_USAGE_SECONDS),
         ]
+        if self._uploads is not None:
+            chores.append(Chore("old uploads", self._uploads.sweep, self._args.uploads.sweep_seconds))
+        if self._jobs is not None:
+            chores.append(Chore("old jobs", self._jobs.sweep, SWEEP_JOBS_SECONDS))
         if self._sessions is not None:
             chores.append(Chore("expired sessions", self._sessions.store.sweep, SWEEP_SESSIONS_SECONDS))
         return Chores(chores)
 
     def _tell_standing(self) -> None:
-        self._figures.standing(num_going_on=self._drain.num_going_on, num_waiting=self._labeller.num_waiting)
+        self._figures.standing(num_going_on=self._drain.num_going_on, num_waiting=self._models.labeller.num_waiting)
 
-    def _loaded(self, folder: Path) -> "Labeller":
-        """Raises CheckpointError, or AssertionError: not a model that can be used."""
+    def _loaded(self, model: Path, also: Sequence[Path]) -> "Labeller":
+        """Raises CheckpointError, OptionError or AssertionError: not models that can be used, or not together."""
         from serving.labeller import Labeller
 
         args = self._args
         labeller = Labeller(
-            folder.resolve(),
+            model,
+            also=also,
             name=args.name,
             device=args.device,
             limits=args.limits,
@@ -154,46 +175,55 @@ class Service:
     def _decode(self, video: Source | Incoming, *, sampling: Sampling, clock: "Clock | None") -> Frames:
         from serving.decoding import decode
 
-        picture, limits, sandbox = self._labeller.picture, self._args.limits, self._boxes.sandbox
+        picture, limits, sandbox = self._models.labeller.picture, self._args.limits, self._boxes.sandbox
         return decode(video, sampling=sampling, clock=clock, picture=picture, limits=limits, sandbox=sandbox)
 
     def _classify(self, *video: Any, **options: Any) -> Prediction:
-        prediction = self._labeller.classify(*video, **options)
-        self._figures.labelled(prediction)
+        prediction = self._models.labeller.classify(*video, **options)
+        self._figures.labelled([prediction])
         return prediction
+
+    def _classify_each(self, *video: Any, **options: Any) -> tuple[Prediction, ...]:
+        predictions = self._models.labeller.classify_each(*video, **options)
+        self._figures.labelled(predictions)
+        return predictions
+
+    async def label_item(self, item: Item) -> Outcome:
+        """An item of a job, which waits here for its turn."""
+        assert self._execution is not None, "this service keeps no jobs"
+        with self._drain.place():
+            return await self._execution.label(item)
 
     async def ready(self) -> str | None:
         """Why no video can be labelled now, or None: the canary was labelled before this can be called."""
-        self._labeller.check_alive()
+        self._models.labeller.check_alive()
         return LEAVING if self._drain.leaving else await asyncio.to_thread(self._boxes.why_not)
 
-    async def prepare_model(self, folder: str) -> str | None:
-        """Load another model beside the one that answers, and try it on the canary clip; why it is refused, or None."""
-        try:
-            self._prepared = await asyncio.to_thread(self._loaded, Path(folder))
-            if (self._prepared.live is None) is not (self._sessions is None):
-                raise CheckpointError(f"of the model in {folder} and the one that answers only one can label streams")
-        except Exception as error:  # whatever it is, the one that answers goes on
-            self._prepared = None
-            self._figures.rolled_out("refused")
-            why = str(error) or type(error).__name__
-            logger.error("the model in %s is refused: %s", folder, why, exc_info=not isinstance(error, CheckpointError))
-            return why
-        return None
+    async def prepare_model(self, model: str, *also: str) -> str | None:
+        """Load other models beside those that answer, and try them on the canary clip; why not, or None."""
+        return await self._models.prepare(Path(model), [*map(Path, also)])
 
-    async def take_model(self, folder: str) -> None:
-        """Answer with the model that was prepared; a replica that has come since then loads it first."""
-        if self._prepared is None and (refusal := await self.prepare_model(folder)) is not None:
-            raise CheckpointError(refusal)
-        assert self._prepared is not None
-        self._labeller, self._prepared = self._prepared, None
-        if self._sessions is not None and self._labeller.live is not None:
-            self._sessions.live = self._labeller.live
-        self._figures.rolled_out("taken")
+    async def take_model(self, model: str, *also: str) -> None:
+        """Answer with what was prepared."""
+        await self._models.take(Path(model), [*map(Path, also)])
+        if self._sessions is not None and (live := self._models.labeller.live) is not None:
+            self._sessions.live = live
 
-    async def drop_model(self) -> None:
-        """Forget the model that was prepared."""
-        self._prepared = None
+    async def prepare_head(self, folder: str) -> str | None:
+        """Load one more model on the same backbone, and try it on the canary clip; why not, or None."""
+        return await self._models.prepare_head(Path(folder))
+
+    async def take_head(self, folder: str) -> None:
+        """Answer with it, too."""
+        await self._models.take_head(Path(folder))
+
+    async def remove_head(self, folder: str) -> None:
+        """Answer with that model no more."""
+        self._models.remove_head(Path(folder))
+
+    async def drop_prepared(self) -> None:
+        """Forget what was prepared."""
+        self._models.drop()
 
     async def leave(self) -> None:
         """Take nothing new, and end open streams."""
@@ -205,52 +235,7 @@ class Service:
 
     def check_health(self) -> None:
         """Called by Serve now and then: to raise is to be replaced."""
-        self._labeller.check_alive()
-
-
-class Control:
-    """What must answer while the service is full or down."""
-
-    def __init__(self, args: ControlArgs) -> None:
-        refuse_open_ray()
-        self._args = args
-        self._leaving = False
-
-    async def __serve_build_asgi_app__(self) -> FastAPI:
-        self._loop = asyncio.get_running_loop()
-        return create_control_app(
-            ready=self._why_not_ready,
-            metrics=self._metrics,
-            settings=self._args.web,
-            observe=self._args.log.observer(),
-        )
-
-    def _why_not_ready(self) -> str | None:
-        """None if some replica of the service has labelled its canary clip and can decode now. Called in a thread."""
-        if self._leaving:
-            return LEAVING
-        timeout_seconds = self._args.ready_timeout_seconds
-        try:
-            return asyncio.run_coroutine_threadsafe(self._ask(timeout_seconds), self._loop).result()
-        except TimeoutError:
-            return f"no replica answers within {timeout_seconds:g} seconds: it loads its model, or is too busy"
-        except (RayError, RayServeException) as error:
-            return f"the service is down: {type(error).__name__}"
-
-    async def leave(self) -> None:
-        """Be unready from here on, so that whoever balances loads looks elsewhere."""
-        self._leaving = True
-
-    async def _ask(self, timeout_seconds: float) -> str | None:
-        async with asyncio.timeout(timeout_seconds):
-            reason: str | None = await serve.get_deployment_handle(
-                "Service", app_name=self._args.service
-            ).ready.remote()
-            return reason
-
-    def _metrics(self) -> bytes:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        return figures.gathered([(node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
+        self._models.labeller.check_alive()
 
 
 def build_service(args: ServiceArgs) -> serve.Application:
@@ -304,7 +289,7 @@ def start(args: ServiceArgs, *, host: str, port: int, num_replicas: int, temp_di
     )
     share = num_cpus / num_replicas
     service = _service(args, num_cpus=share if share < 1 else int(share)).options(num_replicas=num_replicas).bind(args)
-    control = build_control(ControlArgs(web=args.web, log=args.log))
+    control = build_control(ControlArgs(web=args.web, log=args.log, jobs=args.jobs))
     serve.run_many(
         [serve.RunTarget(control, CONTROL, "/", QUIET), serve.RunTarget(service, SERVICE, ROUTE_PREFIX, QUIET)]
     )

@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 
 from serving import request_log
 from serving.finished import Observer
+from serving.jobs.settings import JobSettings
 from serving.once.kept import OnceSettings
 from serving.sessions import SessionSettings
+from serving.uploads.table import UploadSettings
 from serving.usage.table import UsageSettings
 from serving.web import WebSettings
 from vidseq.config import Config, Limits, PositiveSeconds
@@ -34,7 +36,8 @@ class RequestLog(Config):
 
 
 class ServiceArgs(Config):
-    """What a Serve config file says under `args` of the service. `model` is a folder on every node.
+    """What a Serve config file says under `args` of the service. `model` is a folder on every node, and so are those of
+    `also`: other models that see videos as it does, or folders of such models. All share one pass of the backbone.
 
     `keys` is a file of API keys (serving.keys) on every node, of which nothing here is secret; to be `open` to all is
     said in so many words.
@@ -47,11 +50,13 @@ class ServiceArgs(Config):
 
     Where sessions are kept (serving.store), where all else that lasts (serving.database), and the keys that seal both
     (serving.sealing) are told by the environment, as VIDSEQ_SESSION_STORE, VIDSEQ_DATABASE and VIDSEQ_SESSION_KEYS: a
-    config file is shown by Ray's dashboard. Of a Redis that keeps sessions, or of the one that VIDSEQ_RATE_STORE names,
-    all replicas together count what keys do (serving.rates).
+    config file is shown by Ray's dashboard. VIDSEQ_UPLOADS is the folder of files that come in pieces, which all nodes
+    share; without it there is one beside a SQLite. Of a Redis that keeps sessions, or of the one that VIDSEQ_RATE_STORE
+    names, all replicas together count what keys do (serving.rates).
     """
 
     model: str
+    also: tuple[str, ...] = ()
     keys: Path | None = None
     open: bool = False
     name: str | None = None
@@ -64,6 +69,8 @@ class ServiceArgs(Config):
     sessions: SessionSettings = SessionSettings()
     log: RequestLog = RequestLog()
     once: OnceSettings = OnceSettings()
+    uploads: UploadSettings = UploadSettings()
+    jobs: JobSettings = JobSettings()
     usage: UsageSettings = UsageSettings()
 
     @model_validator(mode="after")
@@ -74,9 +81,13 @@ class ServiceArgs(Config):
 
 
 class ControlArgs(Config):
-    """What a Serve config file says under `args` of the control. `service` is the name of that application."""
+    """What a Serve config file says under `args` of the control. `service` is the name of that application.
+
+    Its replicas have jobs done, of which `jobs` says how; that of the service is the same.
+    """
 
     service: str = SERVICE
     ready_timeout_seconds: PositiveSeconds = 3.0
+    jobs: JobSettings = JobSettings()
     web: WebSettings = WebSettings()
     log: RequestLog = RequestLog()

@@ -3,8 +3,9 @@
 import asyncio
 import fcntl
 import hashlib
+import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import BinaryIO, NamedTuple
 
 from python_multipart.multipart import parse_options_header
@@ -21,11 +22,13 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_S
 
 class Pace(NamedTuple):
     """How slowly a body may come: `total_seconds` at most, and by any moment `min_bytes_per_second` of all the time but
-    the first `grace_seconds`. A connection that sends nothing, or a byte now and then, is over when its grace is."""
+    the first `grace_seconds`. A connection that sends nothing, or a byte now and then, is over when its grace is; and
+    whatever has come, when nothing more has for `idle_seconds`."""
 
     total_seconds: float
     grace_seconds: float
     min_bytes_per_second: float
+    idle_seconds: float = math.inf
 
     def seconds_for(self, num_bytes: int) -> float:
         """By when more than these have to be here, since the first was waited for."""
@@ -51,7 +54,7 @@ async def receive_video(
     """
     boundary = _boundary(request)
     max_body_bytes = max_bytes if boundary is None else max_bytes + MAX_FORM_BYTES
-    _refuse_over(_declared_bytes(request), max_body_bytes)
+    _refuse_over(declared_bytes(request), max_body_bytes)
     raw_wanted, form_wanted = sha256_wanted and boundary is None, sha256_wanted and boundary is not None
     spool = _Spool(max_bytes, hold, hashlib.sha256() if form_wanted else None)
     num_bytes = 0
@@ -64,7 +67,7 @@ async def receive_video(
             _refuse_over(num_bytes, max_body_bytes)
             (form or spool).write(piece)
 
-        digest = await _receive(request, keep, pace=pace, sha256_wanted=raw_wanted)
+        digest = await receive(request, keep, pace=pace, sha256_wanted=raw_wanted)
         if form is not None:
             form.finish()
         return Received(spool.sealed(), digest.sha256() if raw_wanted else spool.sha256())
@@ -96,9 +99,9 @@ async def receive_bytes(
             raise BodyTooLarge(f"the body has more than {max_bytes:,} bytes, which is the most")
         held.extend(piece)
 
-    if _declared_bytes(request) > max_bytes:
-        raise BodyTooLarge(f"the body has {_declared_bytes(request):,} bytes; at most {max_bytes:,} are allowed")
-    await _receive(request, keep, pace=pace)
+    if declared_bytes(request) > max_bytes:
+        raise BodyTooLarge(f"the body has {declared_bytes(request):,} bytes; at most {max_bytes:,} are allowed")
+    await receive(request, keep, pace=pace)
     return bytes(held)
 
 
@@ -111,9 +114,13 @@ def media_type(request: Request) -> str:
     return kind.decode("latin-1")
 
 
-async def _receive(
-    request: Request, keep: Callable[[bytes], None], *, pace: Pace, sha256_wanted: bool = False
+async def receive(
+    request: Request, keep: Callable[[bytes], Awaitable[None] | None], *, pace: Pace, sha256_wanted: bool = False
 ) -> ContentDigest:
+    """Each piece to `keep`, which may have to be waited for; the digest of all, which is the one that was declared.
+
+    Errors: MalformedDigest, DigestMismatch, BodyTimeout; starlette's ClientDisconnect.
+    """
     digest = ContentDigest(request.headers.getlist(HEADER), sha256_wanted=sha256_wanted)
     num_bytes = 0
     begun_seconds = asyncio.get_running_loop().time()
@@ -122,10 +129,13 @@ async def _receive(
             async for piece in request.stream():
                 num_bytes += len(piece)
                 digest.update(piece)
-                keep(piece)
-                deadline.reschedule(begun_seconds + pace.seconds_for(num_bytes))
+                if (kept := keep(piece)) is not None:
+                    await kept
+                idle_at = asyncio.get_running_loop().time() + pace.idle_seconds
+                deadline.reschedule(min(begun_seconds + pace.seconds_for(num_bytes), idle_at))
     except TimeoutError as error:
-        raise BodyTimeout(f"only {num_bytes:,} bytes came within {pace.seconds_for(num_bytes):g} seconds") from error
+        seconds = (deadline.when() or math.nan) - begun_seconds
+        raise BodyTimeout(f"only {num_bytes:,} bytes came within {seconds:g} seconds") from error
     digest.check()
     return digest
 
@@ -177,7 +187,8 @@ def _boundary(request: Request) -> bytes | None:
     )
 
 
-def _declared_bytes(request: Request) -> int:
+def declared_bytes(request: Request) -> int:
+    """0 where nothing is said. Raises MalformedBody."""
     header = request.headers.get("content-length", "0")
     if not header.isdecimal():
         raise MalformedBody("Content-Length is not a number")

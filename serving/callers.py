@@ -1,16 +1,17 @@
 """Who asks, and for what: whose sessions these are, from which page, which model. Knows no routes."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from serving.keyring import ModelForbidden
 from serving.keys import Scope as KeyScope
 from serving.parts import Sessions
 from serving.problems import ForeignOrigin
-from vidseq.errors import ModelNotFound, OfflineOnly
-from vidseq.schemas import ModelInfo, Models
+from vidseq.errors import ModelNotFound, OfflineOnly, OptionError
+from vidseq.schemas import ALL_MODELS, ModelInfo, Models
 
 
 def owner_of(connection: HTTPConnection) -> str:
@@ -60,12 +61,58 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-def refuse_unknown(model: str | None, loaded: Models) -> ModelInfo:
-    """The one that answers: of that name, or the first. Raises ModelNotFound: nothing of that name is loaded."""
-    by_name = {info.name: info for info in loaded.models}
-    if model is not None and model not in by_name:
-        raise ModelNotFound(f"no model is named {model!r}; there are: {', '.join(by_name)}")
-    return loaded.models[0] if model is None else by_name[model]
+def models_for(connection: HTTPConnection, loaded: Models) -> Models:
+    """Those of the loaded models that may be asked with the key with which the guard has let somebody in."""
+    may = _may_ask(connection)
+    return loaded if may is None else Models(models=tuple(info for info in loaded.models if info.name in may))
+
+
+def models_asked(connection: HTTPConnection, names: Sequence[str], loaded: Models) -> tuple[ModelInfo, ...]:
+    """Those that are to answer, in the order of `names`; the first that may be asked where none is named.
+
+    Raises:
+        ModelForbidden: the key may not ask a model of that name, whether there is one or not.
+        ModelNotFound: nothing of that name is loaded.
+        OptionError: one is named twice, or beside all.
+    """
+    may, offered = _may_ask(connection), models_for(connection, loaded).models
+    if may is not None:
+        for name in names:
+            if name not in (ALL_MODELS, *may):
+                raise ModelForbidden(repr(name), may)
+        if not offered:
+            raise ModelNotFound(f"no model that this key may ask is loaded: it may ask {', '.join(sorted(may))}")
+    if not names:
+        return offered[:1]
+    if tuple(names) == (ALL_MODELS,):
+        return offered
+    by_name = {info.name: info for info in offered}
+    for name in names:
+        if names.count(name) > 1 or name == ALL_MODELS:
+            raise OptionError(f"model: {name!r} among several; each is named once, and {ALL_MODELS!r} alone")
+        if name not in by_name:
+            raise ModelNotFound(f"no model is named {name!r}; there are: {', '.join(by_name)}")
+    return tuple(by_name[name] for name in names)
+
+
+def refuse_other_model(connection: HTTPConnection, name: str | None, loaded: Models) -> ModelInfo:
+    """The model that labels streams, which is the first. Raises as `models_asked`, and OptionError: it is another."""
+    first, may = loaded.models[0], _may_ask(connection)
+    if name is None and may is not None and first.name not in may:
+        raise ModelForbidden("the model that labels streams", may)
+    if models_asked(connection, [] if name is None else [name], loaded) != (first,):
+        raise OptionError("streams, and labels line by line, are of the first model: others answer for whole videos")
+    return first
+
+
+def is_limited(connection: HTTPConnection) -> bool:
+    """Whether the key is for some models alone."""
+    return _may_ask(connection) is not None
+
+
+def _may_ask(connection: HTTPConnection) -> Collection[str] | None:
+    models: Collection[str] | None = connection.scope["state"].get("models")
+    return models
 
 
 def streaming(sessions: Sessions | None) -> Sessions:

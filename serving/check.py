@@ -1,4 +1,4 @@
-"""`python -m serving.check MODEL ...`: can this machine use this model? Knows nothing of serving it.
+"""`python -m serving.check MODEL ...`: can this machine use this model, and others beside it?
 
 A process of its own, because it brings torch, which `vidseq serve` itself never needs. Says what confines the decoders
 of videos here, and what else is worth saying, and exits with 0; or says what is wrong in one sentence.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.boxes import confinement_of
+from serving.looks import refuse_other_looks, refuse_same_names
 from vidseq.checkpoint import load_checkpoint
 from vidseq.config import Limits
 from vidseq.engine import direct
@@ -21,29 +22,41 @@ EXIT_STATUSES: dict[type[InputError], int] = {CheckpointError: 2, OptionError: 3
 
 
 def check(
-    folder: Path, *, device: str, require_sandbox: bool = False, trusted_keys: Sequence[Path] | None = None
+    folder: Path,
+    *,
+    device: str,
+    also: Sequence[Path] = (),
+    require_sandbox: bool = False,
+    trusted_keys: Sequence[Path] | None = None,
 ) -> str:
-    """Read the whole model, decode a clip and label one, as a replica will; what confines it and what is odd, in words.
+    """Read whole models, decode a clip and label one with each, as a replica will; what confines it and what is odd.
 
     Raises:
         CheckpointError: not a model that can be used, not one that is trusted, or one that does not answer a known clip
             as it did when it was made.
-        OptionError: not a device that can be used, or no sandbox, or not all of one that is required.
+        OptionError: not a device that can be used, or no sandbox, or not all of one that is required; or one of `also`
+            cannot share a look at videos with the first.
     """
-    checkpoint = load_checkpoint(folder, trusted_keys=trusted_keys)
+    checkpoints = [load_checkpoint(each, trusted_keys=trusted_keys) for each in (folder, *also)]
+    refuse_other_looks(checkpoints)
+    refuse_same_names(checkpoint.info for checkpoint in checkpoints)
     try:
-        compute = direct(checkpoint.model.to(device))
+        computes = [direct(checkpoint.model.to(device)) for checkpoint in checkpoints]
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise OptionError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     with Sandbox() as sandbox:
         confinement = confinement_of(sandbox, Limits(), required=require_sandbox)
-        odd = rehearse(checkpoint, compute, device=device, sandbox=sandbox)
-        return "\n".join(filter(None, (confinement.in_words(), odd)))
+        odd = [
+            rehearse(checkpoint, compute, device=device, sandbox=sandbox)
+            for checkpoint, compute in zip(checkpoints, computes, strict=True)
+        ]
+        return "\n".join(filter(None, (confinement.in_words(), *odd)))
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser("python -m serving.check", description=__doc__)
     parser.add_argument("model", type=Path)
+    parser.add_argument("--also", type=Path, action="append", default=[])
     parser.add_argument("--device", required=True)
     parser.add_argument("--require-sandbox", action="store_true")
     parser.add_argument("--require-signature", type=Path, action="append", metavar="PUBLIC.pem")
@@ -53,6 +66,7 @@ def _main() -> None:
             check(
                 asked.model,
                 device=asked.device,
+                also=asked.also,
                 require_sandbox=asked.require_sandbox,
                 trusted_keys=asked.require_signature,
             )

@@ -3,6 +3,7 @@
 docs/operating.md says what each is good for.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ray.serve import metrics
@@ -67,7 +68,9 @@ class Figures:
     def rolled_out(self, outcome: Literal["taken", "refused"]) -> None:
         self._rollouts.inc(tags={"outcome": outcome})
 
-    def labelled(self, prediction: Prediction) -> None:
-        self._frames.inc(prediction.sampled.num_frames)
-        self._decoded.inc(prediction.video.frames_decoded)
-        self._queued.observe(max(prediction.timings.queued_ms / 1000, 1e-6))
+    def labelled(self, predictions: Sequence[Prediction]) -> None:
+        """Of one video: what one model or several say of it."""
+        first = predictions[0]
+        self._frames.inc(sum(prediction.sampled.num_frames for prediction in predictions))
+        self._decoded.inc(first.video.frames_decoded)
+        self._queued.observe(max(first.timings.queued_ms / 1000, 1e-6))

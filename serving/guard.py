@@ -34,9 +34,11 @@ from serving.refusals import refuse
 # The part of the service, the first word of a path after /v1 -> the scope that it needs; None: any key will do.
 NEEDS: dict[str, KeyScope | None] = {
     "classify": "classify",
+    "jobs": "classify",
     "models": None,
     "sessions": "stream",
     "streams": "stream",
+    "uploads": "classify",
     "usage": None,
     "data": None,
 }
@@ -68,7 +70,7 @@ class Guard:
             await refuse(error, scope, receive, send)
             return
         _forget_key(scope)
-        scope["state"]["scopes"] = key.scopes
+        scope["state"]["scopes"], scope["state"]["models"] = key.scopes, key.models
         if scope["type"] == "websocket":
             await self._converse(key, scope, receive, send)
         else:

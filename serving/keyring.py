@@ -57,6 +57,15 @@ class ScopeMissing(VidseqError):
         self.needed = needed
 
 
+class ModelForbidden(VidseqError):
+    """The key is good, but not for this model. Whether there is one of that name is not told."""
+
+    code = "key/model"
+
+    def __init__(self, asked: str, may: Iterable[str]) -> None:
+        super().__init__(f"this key may not ask {asked}; it may ask {', '.join(sorted(may))}")
+
+
 class KeysDown(VidseqError):
     """The file of keys cannot be read now: nobody is let in meanwhile. The operator's to mend; no path is told."""
 

@@ -12,6 +12,7 @@ it is mounted read-only. Not for a file system that several machines write to.
 """
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -21,9 +22,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vidseq.errors import OptionError
+from vidseq.schemas import ALL_MODELS
 
 KEYS_VARIABLE = "VIDSEQ_KEYS"  # of the environment: the path of the file
 Scope = Literal["classify", "stream", "admin"]
@@ -31,6 +33,7 @@ State = Literal["live", "expired", "revoked"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 MAX_LIVE = 2  # keys of one name: the old one and the one that takes its place
+MAX_MODEL_LETTERS = 200  # of a name, as a request may carry it
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
 BUSY_SECONDS = 5.0  # a writer waits for other writers, which takes milliseconds
 LOOK_SECONDS = 0.2  # and no service waits longer than that for one
@@ -47,15 +50,17 @@ CREATE TABLE keys (
     scopes TEXT NOT NULL,
     created_seconds REAL NOT NULL,
     expires_seconds REAL,
-    revoked_seconds REAL
+    revoked_seconds REAL,
+    models TEXT
 ) STRICT
 """
 _COLUMNS = "key_id, name, digest, scopes, created_seconds, expires_seconds, revoked_seconds"
+_MODELS = "models"  # a list in JSON; files that were made before it have no such column, and their keys ask all models
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is kept of a key. Times are Unix times."""
+    """What is kept of a key. Times are Unix times. `models` are the names of those it may ask; None is all."""
 
     key_id: str
     name: str
@@ -64,6 +69,7 @@ class Key:
     created_seconds: float
     expires_seconds: float | None
     revoked_seconds: float | None
+    models: frozenset[str] | None = None
 
     def state(self, now_seconds: float) -> State:
         if self.revoked_seconds is not None:
@@ -91,15 +97,26 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def create_key(path: Path, *, name: str, scopes: Iterable[str], lifetime_seconds: float | None) -> str:
+def create_key(
+    path: Path,
+    *,
+    name: str,
+    scopes: Iterable[str],
+    lifetime_seconds: float | None,
+    models: Iterable[str] | None = None,
+) -> str:
     """A new key, which nothing will tell again; the file is made where there is none, with mode 0600.
 
+    With `models` it may ask those alone that have one of these names, whether they are loaded anywhere now or not.
+
     Raises:
-        OptionError: two keys of this name are live; a name, a scope or a lifetime that is none; an unusable file.
+        OptionError: two keys of this name are live; a name, a scope, a model's name or a lifetime that is none; an
+            unusable file.
     """
     if not _NAME.fullmatch(name):
         raise OptionError("a key's name has 1 to 64 letters, digits, spaces and . _ @ -")
     wanted = _checked_scopes(scopes)
+    limited_to = None if models is None else json.dumps(_checked_models(models))
     if lifetime_seconds is not None and not 0 < lifetime_seconds <= MAX_LIFETIME_SECONDS:
         raise OptionError(f"a key lives for more than 0 and up to {MAX_LIFETIME_SECONDS:,.0f} seconds")
     key_id = secrets.token_hex(6)
@@ -112,8 +129,8 @@ def create_key(path: Path, *, name: str, scopes: Iterable[str], lifetime_seconds
             raise OptionError(
                 f"{MAX_LIVE} keys named {name!r} are live ({', '.join(live)}): revoke one of them before the next"
             )
-        row = (key_id, name, digest_of(text), ",".join(sorted(wanted)), now_seconds, expires_seconds, None)
-        connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        row = (key_id, name, digest_of(text), ",".join(sorted(wanted)), now_seconds, expires_seconds, None, limited_to)
+        connection.execute(f"INSERT INTO keys ({_COLUMNS}, {_MODELS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     return text
 
 
@@ -153,15 +170,42 @@ def _checked_scopes(scopes: Iterable[str]) -> frozenset[Scope]:
     return wanted
 
 
+def _checked_models(models: Iterable[str]) -> list[str]:
+    wanted = sorted(set(models))
+    if not wanted:
+        raise OptionError("a key that may ask no model is good for nothing; without a list it may ask all")
+    for name in wanted:
+        if name == ALL_MODELS or not (name.isprintable() and 1 <= len(name) <= MAX_MODEL_LETTERS):
+            raise OptionError(f"{name[:MAX_MODEL_LETTERS]!r} is no model's name; without a list a key may ask all")
+    return wanted
+
+
 # The file ----------------------------------------------------------------------------------------
 
 
 def _rows(connection: sqlite3.Connection) -> tuple[Key, ...]:
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created_seconds, key_id")
-    return tuple(
-        Key(key_id, name, digest, frozenset(scope for scope in SCOPES if scope in scopes.split(",")), *times)
-        for key_id, name, digest, scopes, *times in rows
+    models = _MODELS if _knows_models(connection) else "NULL"
+    rows = connection.execute(f"SELECT {_COLUMNS}, {models} FROM keys ORDER BY created_seconds, key_id")
+    return tuple(map(_of_row, rows))
+
+
+def _of_row(row: tuple[Any, ...]) -> Key:
+    key_id, name, digest, scopes, created_seconds, expires_seconds, revoked_seconds, models = row
+    return Key(
+        key_id,
+        name,
+        digest,
+        frozenset(scope for scope in SCOPES if scope in scopes.split(",")),
+        created_seconds,
+        expires_seconds,
+        revoked_seconds,
+        models=None if models is None else frozenset(json.loads(models)),
     )
+
+
+def _knows_models(connection: sqlite3.Connection) -> bool:
+    columns = connection.execute("SELECT name FROM pragma_table_info('keys')")
+    return (_MODELS,) in columns.fetchall()
 
 
 @contextmanager
@@ -185,6 +229,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {FILE_KIND}")
     elif kind != FILE_KIND:
         raise _unusable(path, "it is something else")
+    elif not _knows_models(connection):
+        connection.execute(f"ALTER TABLE keys ADD COLUMN {_MODELS} TEXT")
 
 
 def _read_only(path: Path) -> str:

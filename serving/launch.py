@@ -23,6 +23,7 @@ from pathlib import Path
 from serving import request_log
 from serving.aftermath import cleaned_up
 from serving.children import none_left_over
+from serving.current import Current, Lineup
 from serving.database.core import Database
 from serving.database.errors import DatabaseDown
 from serving.database.urls import DATABASE
@@ -30,6 +31,8 @@ from serving.keys import KEYS_VARIABLE, list_keys
 from serving.port import held
 from serving.sealing import load_keys, new_key
 from serving.store import Lifetimes, open_store
+from serving.uploads.places import UPLOADS, open_folder, uploads_folder
+from serving.uploads.table import UploadSettings
 from vidseq.config import Limits
 from vidseq.errors import CheckpointError, InputError, OptionError
 
@@ -55,12 +58,15 @@ def say_aside(line: str) -> None:
 def serve(
     model: str | Path,
     *,
+    also: Sequence[Path] = (),
     host: str = "127.0.0.1",
     port: int = 8000,
     device: str = "cpu",
     num_replicas: int = 1,
     store: str | None = None,
     database: str | None = None,
+    uploads: Path | None = None,
+    private_webhooks: bool = False,
     session_keys: Path | None = None,
     keys: Path | None = None,
     open_to_all: bool = False,
@@ -75,9 +81,13 @@ def serve(
 ) -> None:
     """Serve a model over HTTP; returns after SIGINT or SIGTERM, when every process it started is gone.
 
+    Beside it those of `also`, each a model or a folder of models, that see videos as it does: one pass of the backbone
+    for all of them.
+
     Requests that are being answered then get up to `drain_seconds` to end; open streams are told to go elsewhere. After
     SIGHUP what is in the folder `model` then, which may be a link that was switched, takes the place of the model that
-    answers, if every replica can use it; else that one goes on, and why is said on standard error.
+    answers, if every replica can use it; else that one goes on, and why is said on standard error. Where models have
+    only come to or gone from `also`, they are added or removed.
 
     What confines the decoders of videos on this machine is said on standard error; with `require_sandbox` it must be
     all that can.
@@ -85,7 +95,9 @@ def serve(
     `announce` is called with one line once the service answers. To be called in the main thread of a process that has
     not imported Ray. Sessions are kept in `store` (see serving.store), sealed with the keys in the file `session_keys`;
     without them in a scratch file, with a key made for this occasion: they outlive a replica, but not the service. The
-    same holds for what is kept in `database` (see serving.database), as the answers to requests with a key.
+    same holds for what is kept in `database` (see serving.database), as the answers to requests with a key, and for
+    uploads, whose bytes lie in the folder `uploads`, or else beside the file of a SQLite.
+    With `private_webhooks` those who make jobs may have messages sent to private addresses, and over http.
 
     Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
     on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits, `allowed_origins` that
@@ -106,7 +118,7 @@ def serve(
     shows_docs = _is_loopback(host) if docs is None else docs
     if num_replicas < 1:
         raise OptionError(f"--replicas: {num_replicas}; at least 1 is needed")
-    folder = Path(model).resolve()
+    lineup = read_lineup(Path(model), also)
     told = queue.SimpleQueue[int]()  # signals, which a handler may add while one is being read
     with (
         held(host, port),
@@ -117,17 +129,29 @@ def serve(
         cleaned_up(scratch),
     ):
         os.environ.update(_environment(scratch) | _session_environment(scratch, store=store, keys=session_keys))
-        os.environ.update(_database_environment(scratch, database=database, keys=session_keys))
+        os.environ.update(_database_environment(scratch, database=database, keys=session_keys, uploads=uploads))
         trusted_keys = None if require_signature is None else tuple(key.resolve() for key in require_signature)
-        outcome = begin_check(folder, device=device, require_sandbox=require_sandbox, trusted_keys=trusted_keys)
-        current = Path(scratch) / "model"  # what a replica that starts later on is to load
-        current.symlink_to(folder)
-        from serving import app, arguments, steer  # read the environment above, and take a while as the child does
+        outcome = begin_check(
+            lineup.model,
+            also=lineup.also,
+            device=device,
+            require_sandbox=require_sandbox,
+            trusted_keys=trusted_keys,
+        )
+        current = Current(Path(scratch) / "models", lineup)  # what a replica that starts later on is to load
+        from serving import (
+            app,
+            arguments,
+            rollout,
+            steer,
+        )  # read the environment above, and take a while as the child does
+        from serving.jobs.settings import JobSettings, WebhookSettings
         from serving.web import WebSettings
 
         print(outcome(), file=sys.stderr, flush=True)
         args = arguments.ServiceArgs(
-            model=str(current),
+            model=str(current.model),
+            also=(str(current.also),),
             device=device,
             keys=None if keys is None else keys.absolute(),
             open=keys is None,
@@ -136,6 +160,7 @@ def serve(
             limits=Limits(min_share_seen=min_share_seen),
             log=arguments.RequestLog(form=log, pipe=pipe),
             web=WebSettings(docs=shows_docs, allowed_origins=frozenset(allowed_origins)),
+            jobs=JobSettings(webhooks=WebhookSettings(allow_private=private_webhooks)),
         )
         try:
             app.start(args, host=host, port=port, num_replicas=num_replicas, temp_dir=Path(scratch))
@@ -144,7 +169,7 @@ def serve(
             for number in _signals(told):
                 if number != signal.SIGHUP:
                     break
-                _roll_out(Path(model), current=current, announce=announce)
+                rollout.roll_out(Path(model), also, current=current, announce=announce)
             _ignore_signals()
             notice_seconds = NOTICE_SECONDS if number == signal.SIGTERM else 0.0  # nobody balances loads to a terminal
             steer.drain(notice_seconds=notice_seconds, limit_seconds=drain_seconds)
@@ -190,20 +215,35 @@ def _is_loopback(host: str) -> bool:
     return all(ip_address(address[0]).is_loopback for *_, address in found)
 
 
+def read_lineup(model: Path, also: Sequence[Path]) -> Lineup:
+    """Which models are to be served. Raises OptionError: one of `also` is neither a model nor a folder of models."""
+    for place in also:
+        if not place.is_dir():
+            raise OptionError(f"--also: {place} is neither a model's folder nor a folder of models")
+    return Lineup.of(model, also)
+
+
 def begin_check(
-    folder: Path, *, device: str, require_sandbox: bool, trusted_keys: Sequence[Path] | None = None
+    folder: Path,
+    *,
+    device: str,
+    require_sandbox: bool,
+    also: Sequence[Path] = (),
+    trusted_keys: Sequence[Path] | None = None,
 ) -> Callable[[], str]:
-    """Read the whole model in a child, as a replica will; call what is returned for the outcome.
+    """Read whole models in a child, as a replica will; call what is returned for the outcome.
 
     That is what confines the decoders of videos here, in words, and what else is worth saying.
 
     Raises:
         CheckpointError: not a model that can be used, or not one that is trusted.
-        OptionError: not a device that can be used, or not the sandbox that is required.
+        OptionError: not a device that can be used, or not the sandbox that is required; or one of `also` cannot share a
+            look at videos with the first.
     """
     child = subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "serving.check", folder, f"--device={device}"),
+            *(f"--also={place}" for place in also),
             *["--require-sandbox"] * require_sandbox,
             *(f"--require-signature={key}" for key in trusted_keys or ()),
         ],
@@ -275,8 +315,10 @@ def _session_environment(scratch: str, *, store: str | None, keys: Path | None) 
     return {"VIDSEQ_SESSION_STORE": url, "VIDSEQ_SESSION_KEYS": words}
 
 
-def _database_environment(scratch: str, *, database: str | None, keys: Path | None) -> dict[str, str]:
-    """Where replicas keep what outlives them. Its tables are made now, and what is wrong is said before all else."""
+def _database_environment(
+    scratch: str, *, database: str | None, keys: Path | None, uploads: Path | None
+) -> dict[str, str]:
+    """Where replicas keep what outlives them. Its tables and folder are made now, and what is wrong is said first."""
     if database is not None and keys is None:
         raise OptionError(
             "what is kept in --database outlives the service, and so must the keys that seal it: name a file of them "
@@ -288,7 +330,10 @@ def _database_environment(scratch: str, *, database: str | None, keys: Path | No
             opened.prepare()
         except DatabaseDown as error:
             raise OptionError(f"{opened.name} cannot be used now: {error.reason}") from None
-    return {DATABASE: url}
+        folder = uploads_folder(opened, named=uploads)
+        if folder is not None:
+            open_folder(opened, folder, UploadSettings())
+    return {DATABASE: url, UPLOADS: "" if folder is None else str(folder)}
 
 
 def _read_keys(path: Path) -> str:
@@ -316,26 +361,6 @@ def _signals_put_back(told: "queue.SimpleQueue[int]") -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _roll_out(model: Path, *, current: Path, announce: Callable[[str], None]) -> None:
-    """Let the replicas answer with what is in the folder `model` now, and `current` lead there; or say why not."""
-    from serving import steer
-
-    folder = model.resolve()
-
-    def switch() -> None:
-        fresh = current.with_suffix(".new")
-        fresh.symlink_to(folder)
-        fresh.replace(current)
-
-    try:
-        num_silent = steer.roll_out(folder, switch=switch)
-        announce(f"the model in {folder} answers now" + f"; {num_silent} replicas did not say so" * (num_silent > 0))
-    except Exception as error:  # whatever it is, the service goes on
-        why = str(error) or type(error).__name__
-        line = f"vidseq: the model in {folder} is refused, and the one before goes on: {why}"
-        print(line, file=sys.stderr, flush=True)
 
 
 def _signals(told: "queue.SimpleQueue[int]") -> Iterator[int]:

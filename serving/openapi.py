@@ -76,6 +76,24 @@ PUSH_BODY: Docs = {
     "description": "Frames, each a line of JSON and its bytes (see docs/streaming.md); or one image, with ?seconds=.",
     "content": {name: {"schema": BINARY} for name in (FRAMES_TYPE, "image/jpeg", "image/png", "image/webp")},
 }
+UPLOAD_BODY: Docs = {
+    "required": True,
+    "description": "The bytes that follow those that are there.",
+    "content": {"application/offset+octet-stream": {"schema": BINARY}},
+}
+_BYTES: Docs = {"type": "integer", "minimum": 0}
+UPLOAD_OFFSET: Docs = {
+    "headers": {"Upload-Offset": {"description": "how many bytes are there", "schema": _BYTES}},
+}
+UPLOAD_STANDING: Docs = {
+    "headers": {
+        **UPLOAD_OFFSET["headers"],
+        "Upload-Length": {"description": "how many bytes were declared", "schema": _BYTES},
+    }
+}
+UPLOAD_MADE: Docs = {
+    "headers": {"Location": {"description": "the path of the upload", "schema": {"type": "string"}}},
+}
 DESCRIPTION = """
 `WS /v1/streams` labels a stream while it is being sent: pictures with their times, or the bytes of a video.
 OpenAPI cannot describe a WebSocket: its messages, closing codes and the way to resume are in `docs/streaming.md`.
@@ -86,6 +104,7 @@ KEY_SCHEME: Docs = {
     "bearerFormat": "vsk_ID_SECRET",
     "description": "A key that `vidseq keys create` printed. A service that was started without keys asks for none.",
 }
+IF_ASKED = "x-if-asked"  # beside one of the forms of an answer: the parameter without which nobody is told it
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PROMETHEUS_TEXT: Docs = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -130,6 +149,14 @@ def with_keys(document: Docs, *, prefix: str) -> Docs:
             told = {str(status): words for status, words in refusals.items()} | route["responses"]
             route["responses"] = dict(sorted(told.items()))
             route["security"] = [{"key": [] if needed is None else [needed]}]
+    return document
+
+
+def with_forms(document: Docs) -> Docs:
+    """Of the forms of a Prediction that of several models comes to whoever asks several."""
+    answer = document["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]["application/json"]
+    of_one, of_several = answer["schema"]["anyOf"]
+    answer["schema"]["anyOf"] = [of_one, of_several | {IF_ASKED: "model"}]
     return document
 
 

@@ -1,7 +1,7 @@
 """What a caller may ask of what is kept of him: what he has used, and to forget the rest. Knows not how it is kept.
 
 GET    /v1/usage    -> UsagePage     day by day
-DELETE /v1/data     -> Forgotten     live sessions, and answers kept for idempotency keys
+DELETE /v1/data     -> Forgotten     live sessions, answers kept for idempotency keys, jobs and uploads
 
 For the key that asks; one of scope admin sees the usage of all, and may name another. Usage is not forgotten: it holds
 nothing of a video, and a bill rests on it.
@@ -16,9 +16,11 @@ from fastapi import APIRouter, Query, Request
 
 from serving import openapi
 from serving.callers import owner_of, scopes_of
+from serving.jobs.jobs import Jobs
 from serving.keyring import ScopeMissing
 from serving.once.once import Once
 from serving.parts import Sessions
+from serving.uploads.uploads import Uploads
 from serving.usage.table import Day, UsageTable
 from vidseq.errors import OptionError
 from vidseq.schemas import Forgotten, UsageDay, UsagePage
@@ -35,8 +37,15 @@ After = Annotated[str | None, Query(pattern=AFTER, description="`next` of the pa
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_DAYS, description="how many days of keys on one page")]
 
 
-def owner_router(*, usage: UsageTable | None, sessions: Sessions | None, once: Once | None) -> APIRouter:
-    """`usage` is None where nothing is counted; `sessions` and `once` where none, or no answers, are kept."""
+def owner_router(
+    *,
+    usage: UsageTable | None,
+    sessions: Sessions | None,
+    once: Once | None,
+    uploads: Uploads | None,
+    jobs: Jobs | None,
+) -> APIRouter:
+    """`usage` is None where nothing is counted; the others where nothing of that kind is kept."""
     router = APIRouter(tags=["owner"])
 
     @router.get("/usage", responses=openapi.problem_responses(403, 422, 500, 503))
@@ -65,18 +74,20 @@ def owner_router(*, usage: UsageTable | None, sessions: Sessions | None, once: O
 
     @router.delete("/data", responses=openapi.problem_responses(403, 422, 500, 503))
     async def forget(request: Request, owner: KeyId = None) -> Forgotten:
-        """Forget what was derived from somebody's videos: all live sessions, and all answers kept to be given again.
+        """Forget somebody's videos: all uploads and jobs, all live sessions, all answers kept to be given again.
 
-        Streams that are open hear `session/not-found` at their next push; what is being labelled just now is answered,
-        and not kept.
+        Streams that are open hear `session/not-found` at their next push, and whoever sends an upload
+        `upload/not-found`; what is being labelled just now is answered, and not kept.
         """
         whose = _whose(request, owner, all_by_default=False)
         assert whose is not None
         if not whose:
             raise OptionError("whoever shows no key shares all with everybody: delete your sessions one by one")
         num_sessions = 0 if sessions is None else await sessions.forget_all(owner=whose)
+        num_jobs = 0 if jobs is None else await asyncio.to_thread(jobs.forget, whose)
+        num_uploads = 0 if uploads is None else await asyncio.to_thread(uploads.forget, whose)
         num_answers = 0 if once is None else await asyncio.to_thread(once.kept.forget, whose)
-        return Forgotten(sessions=num_sessions, answers=num_answers)
+        return Forgotten(sessions=num_sessions, answers=num_answers, uploads=num_uploads, jobs=num_jobs)
 
     return router
 

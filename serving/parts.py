@@ -40,6 +40,21 @@ class Classify(Protocol):
     ) -> Prediction: ...
 
 
+class ClassifyEach(Protocol):
+    """The same with several models, each of which is named: what each says, in that order. It does not exit early."""
+
+    def __call__(
+        self,
+        video: BinaryIO,
+        *,
+        start_seconds: float,
+        end_seconds: float | None,
+        top_k: int,
+        models: Sequence[str],
+        stop: threading.Event,
+    ) -> Sequence[Prediction]: ...
+
+
 class Seen(Protocol):
     """A clip, and the report so far; after the last one no clip, and when the last frame ended.
 

@@ -10,9 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serving.database.errors import DatabaseDown
-from serving.keyring import KeyMissing, KeyRefused, KeysDown, ScopeMissing
+from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs, WebhookNotAllowed
+from serving.keyring import KeyMissing, KeyRefused, KeysDown, ModelForbidden, ScopeMissing
 from serving.rates import RateExceeded
 from serving.store import StoreDown
+from serving.uploads.errors import (
+    StorageDown,
+    StorageFull,
+    UploadBusy,
+    UploadDigest,
+    UploadIncomplete,
+    UploadNotFound,
+    UploadOffset,
+    UploadQuota,
+    UploadTooLarge,
+)
 from vidseq.errors import (
     ModelNotFound,
     ModelReplaced,
@@ -146,10 +158,13 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     IdempotencyKeyMalformed: (400, "The idempotency key cannot be read"),
     KeyRefused: (401, "A key is needed"),
     ScopeMissing: (403, "The key is not for this"),
+    ModelForbidden: (403, "The key is not for this model"),
     TokenError: (403, "The resume token is not good here"),
     ForeignOrigin: (403, "The page is of another origin"),
     ModelNotFound: (404, "No such model"),
+    JobNotFound: (404, "No such job"),
     SessionNotFound: (404, "No such session"),
+    UploadNotFound: (404, "No such upload"),
     BodyTimeout: (408, "The body came too slowly"),
     StreamIdle: (408, "The stream was idle"),
     StillRunning: (409, "The request is still running"),
@@ -157,33 +172,44 @@ TABLE: dict[type[VidseqError], tuple[int, str]] = {
     PushMismatch: (409, "The push was another one"),
     SessionEnded: (409, "The session has ended"),
     ModelReplaced: (409, "The model was replaced"),
+    UploadOffset: (409, "The next bytes begin elsewhere"),
+    UploadBusy: (409, "The upload is being written to"),
+    UploadIncomplete: (409, "The upload is not complete"),
     SessionExpired: (410, "The session has expired"),
     TooManyBytes: (413, "The body is too large"),
     BodyTooLarge: (413, "The body is too large"),
+    TooManyItems: (413, "The job is too large"),
+    UploadTooLarge: (413, "The upload is too large"),
     UnsupportedMediaType: (415, "The body is of another type"),
     OptionError: (422, "An option is wrong"),
     AskedOtherwise: (422, "The key stands for another request"),
+    WebhookNotAllowed: (422, "The webhook is not allowed"),
     VideoError: (422, "The video cannot be labelled"),
     StateError: (422, "The model cannot go on from here"),
     SessionError: (422, "The session cannot go on"),
+    UploadDigest: (422, "The upload is not what was said"),
     Busy: (429, "The service is full"),
     KeyBusy: (429, "The key is used too much at once"),
     RateExceeded: (429, "The key is used too much"),
+    TooManyJobs: (429, "Too many jobs go on"),
     TooManySessions: (429, "Too many sessions are open"),
     WindowExceeded: (429, "Too much came at once"),
+    UploadQuota: (429, "The uploads of the key are too many"),
     NotReady: (503, "The service is not ready"),
     Leaving: (503, "The service is leaving"),
     KeysDown: (503, "Keys cannot be checked now"),
     StoreDown: (503, "Sessions cannot be kept now"),
     DatabaseDown: (503, "Answers cannot be kept now"),
     SandboxError: (503, "Videos cannot be decoded now"),
+    StorageDown: (503, "Uploads cannot be kept now"),
     AnswerTimeout: (504, "The answer took too long"),
+    StorageFull: (507, "There is no room for uploads"),
 }
 CLOSE_CODES = 4000  # of a WebSocket, plus a status: these thousands are an application's own
 RETRY_AFTER_SECONDS = {429: 10, 503: 1}  # where an error does not know better: sessions end, stores come back
 RETRYABLE = frozenset({408, 429, 503, 504})
-# What was damaged on its way may come whole the next time; what still runs will have been answered.
-RETRYABLE_TYPES = frozenset({DigestMismatch.code, StillRunning.code})
+# What was damaged on its way may come whole the next time; what still runs will have been answered; who writes ends.
+RETRYABLE_TYPES = frozenset({DigestMismatch.code, StillRunning.code, UploadBusy.code})
 
 
 def of_error(error: VidseqError, request_id: str) -> Problem | None:
@@ -232,7 +258,9 @@ def headers_of(error: VidseqError, problem: Problem) -> dict[str, str]:
     match error:
         case Leaving() | NotReady():
             return {"Retry-After": "1"}
-        case Busy() | StillRunning():
+        case UploadOffset():
+            return {"Upload-Offset": str(error.offset)}
+        case Busy() | StillRunning() | UploadBusy():
             return {"Retry-After": str(math.ceil(error.retry_after_seconds))}
         case RateExceeded():
             limit, seconds = error.limit, math.ceil(error.retry_after_seconds)
@@ -249,6 +277,8 @@ def headers_of(error: VidseqError, problem: Problem) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         case ScopeMissing():
             return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.needed}"'}
+        case ModelForbidden():
+            return {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
         case _:
             seconds_by_status = RETRY_AFTER_SECONDS.get(problem.status)
             return {} if seconds_by_status is None else {"Retry-After": str(seconds_by_status)}

@@ -3,8 +3,8 @@
 Envelope -> Guard -> Quotas -> routes
 
 Of a body with a declared length all is counted beforehand, whether it comes or not: who promises it has asked for it.
-Any other body, and what is said in a WebSocket, is counted as it comes; where it becomes too much, whoever reads it
-hears RateExceeded, as of any other limit.
+Any other body, one that may be larger than a window has bytes (a piece of an upload), and what is said in a WebSocket,
+is counted as it comes; where it becomes too much, whoever reads it hears RateExceeded, as of any other limit.
 """
 
 from starlette.datastructures import Headers
@@ -17,7 +17,7 @@ COUNTED_BYTES = 256 * 1024  # what comes undeclared is counted in pieces of at l
 
 
 class Quotas:
-    """An ASGI layer inside the guard, which says who it is. Bodies over `max_body_bytes` are refused behind it."""
+    """An ASGI layer inside the guard, which says who it is. Bodies over `max_body_bytes` are counted as they come."""
 
     def __init__(self, app: ASGIApp, *, rates: Rates, max_body_bytes: int) -> None:
         self._app = app
@@ -30,13 +30,13 @@ class Quotas:
             await self._app(scope, receive, send)
             return
         declared = _declared_bytes(scope)
+        beforehand = declared is not None and declared <= self._max_body_bytes
         try:
-            promised = declared if declared is not None and declared <= self._max_body_bytes else 0
-            await self._rates.spend(owner, num_requests=1, num_bytes=promised)
+            await self._rates.spend(owner, num_requests=1, num_bytes=declared or 0 if beforehand else 0)
         except RateExceeded as error:
             await refuse(error, scope, receive, send)
             return
-        await self._app(scope, receive if declared is not None else _Counted(receive, self._rates, owner).receive, send)
+        await self._app(scope, receive if beforehand else _Counted(receive, self._rates, owner).receive, send)
 
 
 class _Counted:

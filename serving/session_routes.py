@@ -20,7 +20,7 @@ from starlette.responses import Response
 from serving import openapi
 from serving.admission import Admission
 from serving.body import Pace, media_type, receive_bytes
-from serving.callers import key_of, owner_of, refuse_unknown, streaming
+from serving.callers import key_of, owner_of, refuse_other_model, streaming
 from serving.finished import Facts
 from serving.parts import PushObserver, Sessions
 from serving.problems import AnswerTimeout
@@ -74,7 +74,7 @@ def session_router(
                 hold=hold,
             )
             asked = _asked(body)
-            request.state.facts.model = refuse_unknown(asked.model, models()).name
+            request.state.facts.model = refuse_other_model(request, asked.model, models()).name
             async with in_time():
                 stream = await streaming(sessions).open(asked, owner=owner_of(request))
         response.headers["Location"] = f"/v1/sessions/{stream.ready.session}"

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from serving import problems
 from serving.admission import Admission, Workers
 from serving.backlog import Backlog, Inflow, Waiting
-from serving.callers import key_of, owner_of, refuse_foreign_page, refuse_unknown, streaming
+from serving.callers import key_of, owner_of, refuse_foreign_page, refuse_other_model, streaming
 from serving.finished import Facts
 from serving.handover import Decoding, labelled
 from serving.parts import Decode, PushObserver, Sessions, Stream
@@ -164,7 +164,7 @@ class Streams:
         with self._places.place(key_of(websocket)) as hold:
             asked = await self._first_message(socket)
             facts: Facts = websocket.state.facts
-            facts.model = refuse_unknown(asked.model, self._models()).name
+            facts.model = refuse_other_model(websocket, asked.model, self._models()).name
             observe_push = facts.counting(self._observe_push)
             stream = await streaming(self._sessions).open(asked, owner=owner_of(websocket))
             for message in (stream.ready, *stream.missed):

@@ -1,86 +1,32 @@
-"""POST /v1/classify: a whole video in, one Prediction out, or labels line by line. Knows no models and no decoder."""
+"""POST /v1/classify: a whole video in, one Prediction out, or several, or labels line by line. Knows no decoder."""
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from serving import openapi
 from serving.accept import lines_wanted
 from serving.admission import Admission, Workers
 from serving.body import Pace, receive_video
-from serving.callers import key_of, owner_of, refuse_unknown, streaming
+from serving.callers import is_limited, key_of, models_asked, models_for, owner_of, refuse_other_model, streaming
+from serving.classify_options import ClassifyOptions
 from serving.finished import Facts
 from serving.handover import Decoding
-from serving.lines import Line, Lines, Passing, disconnected
+from serving.lines import Lines, Passing, disconnected
 from serving.once.door import answer_once
 from serving.once.once import Once
 from serving.once.question import HEADER, REPLAYED, key_in, question
-from serving.parts import Classify, Decode, PushObserver, Sessions
-from serving.usage.used import Charge, Used, of_video
-from vidseq.config import Config, Seconds
+from serving.parts import Decode, PushObserver, Sessions
+from serving.usage.used import Charge, Used
+from serving.whole import Whole
 from vidseq.errors import OptionError
-from vidseq.messages import Failed, StreamOptions
-from vidseq.schemas import Models, Prediction
-
-if TYPE_CHECKING:
-    from vidseq.early import EarlyExit
-
-
-class ClassifyOptions(Config):
-    """The query of POST /v1/classify."""
-
-    start: Seconds = Field(default=0.0, description="where to begin, in seconds of the video's own time")
-    end: Seconds | None = Field(default=None, description="where to stop; the end of the video if left out")
-    top_k: int = Field(default=5, ge=1, le=100, description="how many actions to name")
-    frames: bool = Field(default=True, description="answer with the label of each sampled frame")
-    segments: bool = Field(default=True, description="answer with the segments of one label")
-    model: str | None = Field(default=None, max_length=200, description="a name from /v1/models; the first if left out")
-    early_exit: float | None = Field(
-        default=None,
-        gt=0.5,
-        le=1,
-        description="stop once the action's calibrated score is at least this; refused by a model that is not "
-        "calibrated, and with application/x-ndjson",
-    )
-    early_hold: Seconds | None = Field(
-        default=None, description="... and has been for so many seconds; 1 if left out, refused without early_exit"
-    )
-
-    @model_validator(mode="after")
-    def _interval(self) -> "ClassifyOptions":
-        if self.end is not None and self.end <= self.start:
-            raise ValueError(f"end {self.end} is not after start {self.start}")
-        return self
-
-    @model_validator(mode="after")
-    def _hold(self) -> "ClassifyOptions":
-        if self.early_hold is not None and self.early_exit is None:
-            raise ValueError("early_hold says how long to wait with early_exit, which is not given")
-        return self
-
-    def when_to_exit(self) -> "EarlyExit | None":
-        if self.early_exit is None:
-            return None
-        from vidseq.early import EarlyExit  # not above: with it comes numpy, which the doors do without
-
-        given = {"score": self.early_exit, "hold_seconds": self.early_hold}
-        return EarlyExit.model_validate({name: value for name, value in given.items() if value is not None})
-
-    def asked_for(self, prediction: Prediction) -> Prediction:
-        unasked = {name: () for name in ("frames", "segments") if not getattr(self, name)}
-        return prediction.model_copy(update=unasked)
-
-    def asked_for_line(self, line: Line) -> Line:
-        if isinstance(line, Failed):
-            return line
-        wanted = {"labels": self.frames, "segments": self.segments}
-        return line.model_copy(update={name: () for name, asked in wanted.items() if not asked})
+from vidseq.messages import StreamOptions
+from vidseq.schemas import Models, Prediction, Predictions
 
 
 class Videos:
@@ -89,7 +35,7 @@ class Videos:
 
     def __init__(
         self,
-        classify: Classify,
+        whole: Whole,
         *,
         models: Callable[[], Models],
         sessions: Sessions | None,
@@ -105,7 +51,7 @@ class Videos:
         observe_push: PushObserver,
         charge: Charge,
     ) -> None:
-        self._classify = classify
+        self._whole = whole
         self._models = models
         self._sessions = sessions
         self._decode = decode
@@ -124,10 +70,10 @@ class Videos:
         router.post(
             "/classify",
             tags=["service"],
-            response_model=Prediction,
+            response_model=Prediction | Predictions,
             responses={
                 200: openapi.LINES | openapi.ONCE,
-                **openapi.problem_responses(400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
+                **openapi.problem_responses(400, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
             },
             openapi_extra={
                 "requestBody": openapi.VIDEO_BODY,
@@ -141,14 +87,13 @@ class Videos:
 
         `video` of the answer says what the file declares of itself, how much of it could be decoded, and in `warnings`
         what is odd about it. Where too little of its declared time could be decoded, there is no label, but the problem
-        `video/truncated` (422).
+        `video/truncated` (422). With several models, or `all`, the answer is Predictions.
         """
         facts: Facts = request.state.facts
-        model = refuse_unknown(options.model, self._models())
-        facts.model = model.name
+        facts.model = ",".join(info.name for info in models_asked(request, options.models, self._models()))
         by_line = lines_wanted(request.headers.get("accept", ""))
-        if by_line and options.early_exit is not None:
-            raise OptionError("early_exit is not for labels line by line: ask for application/json, or stop reading")
+        if by_line:
+            self._refuse_by_line(request, options)
         once, key = self._once_wanted(request, by_line=by_line)
         charge = functools.partial(self._charge, owner_of(request))
         if by_line:
@@ -171,11 +116,14 @@ class Videos:
                 holding.enter_context(admission.place(key_of(request)))
             # What is held is the thread's from here on: it may outlive this request.
             if by_line:
+                self._refuse_by_line(request, options)  # once more: the body took its time
                 return self._lines(video, options, facts, charge, holding=holding.pop_all())
+            asked = models_asked(request, options.models, self._models())  # once more
+            named = [info.name for info in asked] if options.models or is_limited(request) else []
 
             async def execute() -> bytes:
                 return await self._workers.run(
-                    functools.partial(_classified, self._classify, video, options, facts, charge),
+                    functools.partial(self._label, video, options, named, facts, charge),
                     holding=holding.pop_all(),
                     gone=disconnected(request.receive),
                     timeout_seconds=self._answer_timeout_seconds,
@@ -184,22 +132,29 @@ class Videos:
             if once is None:
                 return Response(await execute(), media_type="application/json")
             assert received.sha256 is not None
-            asked = question(
+            what = question(
                 owner=owner_of(request),
                 key=key,
                 method="POST",
                 path="/v1/classify",
-                options=options.model_copy(update={"model": model.name}),
+                options=options.of_models([info.name for info in asked]),
                 body_sha256=received.sha256,
-                model=model,
+                models=asked,
             )
-            answer = await answer_once(once, asked, execute, request_id=request.state.request_id)
+            answer = await answer_once(once, what, execute, request_id=request.state.request_id)
         facts.replayed = REPLAYED in answer.headers
         return answer
 
-    async def list_models(self) -> Models:
-        """The models that are loaded; the first answers where none is named."""
-        return self._models()
+    async def list_models(self, request: Request) -> Models:
+        """The models that are loaded and that the key may ask; the first answers where none is named."""
+        return models_for(request, self._models())
+
+    def _refuse_by_line(self, request: Request, options: ClassifyOptions) -> None:
+        if options.early_exit is not None:
+            raise OptionError("early_exit is not for labels line by line: ask for application/json, or stop reading")
+        if len(options.models) > 1:
+            raise OptionError("labels line by line are of one model: ask for application/json, or name one")
+        refuse_other_model(request, next(iter(options.models), None), self._models())
 
     def _once_wanted(self, request: Request, *, by_line: bool) -> tuple[Once | None, str]:
         """Who keeps the answer, and under which key; None and "" where that is not asked for."""
@@ -235,25 +190,15 @@ class Videos:
             observe_push=facts.counting(self._observe_push),
         )
 
-
-def _classified(
-    classify: Classify,
-    video: BinaryIO,
-    options: ClassifyOptions,
-    facts: Facts,
-    charge: Callable[[Used], None],
-    stop: threading.Event,
-) -> bytes:
-    """Runs in a thread, up to the JSON: that of a long video takes a while, too."""
-    prediction = classify(
-        video,
-        start_seconds=options.start,
-        end_seconds=options.end,
-        top_k=options.top_k,
-        model=options.model,
-        early_exit=options.when_to_exit(),
-        stop=stop,
-    )
-    facts.frames_decoded = prediction.video.frames_decoded
-    charge(of_video(video=prediction.video, timings=prediction.timings, num_labelled=prediction.sampled.num_frames))
-    return options.asked_for(prediction).model_dump_json().encode()
+    def _label(
+        self,
+        video: BinaryIO,
+        options: ClassifyOptions,
+        named: Sequence[str],
+        facts: Facts,
+        charge: Callable[[Used], None],
+        stop: threading.Event,
+    ) -> bytes:
+        """Runs in a thread, up to the JSON: that of a long video takes a while, too."""
+        predictions = self._whole.label(video, options, named, facts=facts, charge=charge, stop=stop)
+        return options.told(predictions).model_dump_json().encode()

@@ -2,6 +2,7 @@
 
 classify, models   -> service_router   POST /v1/classify   GET /v1/models   behind uploads, and keys
 sessions, decode   ->                  WS /v1/streams      /v1/sessions/...           streams.py, session_routes.py
+uploads, jobs      ->                  /v1/uploads/...    /v1/jobs/...                uploads/routes.py, jobs/routes.py
 ready, metrics     -> control_router   GET /livez /readyz /metrics                    never behind one
                       create_app has all, create_service_app and create_control_app their part
 """
@@ -27,21 +28,26 @@ from serving.envelope import Envelope
 from serving.finished import Observer
 from serving.flow import Taking
 from serving.guard import Guard
+from serving.jobs.jobs import Jobs
+from serving.jobs.routes import job_router
 from serving.keyring import KeyRing
 from serving.once.once import Once
 from serving.origins import Origin, Origins
 from serving.owner_routes import owner_router
-from serving.parts import Classify, Decode, PushObserver, Sessions, unobserved
+from serving.parts import Classify, ClassifyEach, Decode, PushObserver, Sessions, unobserved
 from serving.quotas import Quotas
 from serving.rates import Rates, RateSettings, rates_of
 from serving.refusals import refuse
 from serving.session_routes import session_router
 from serving.streams import Streams, StreamSettings
+from serving.uploads.routes import UploadRoutes
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.metering import Metering
 from serving.usage.used import Charge, uncharged
 from serving.videos import Videos
 from serving.waiting import Waiting
+from serving.whole import Whole
 from vidseq import __version__
 from vidseq.config import Config, PositiveInt, PositiveSeconds
 from vidseq.schemas import Models
@@ -100,10 +106,13 @@ class WebSettings(Config):
 def create_app(
     *,
     classify: Classify,
+    classify_each: ClassifyEach | None = None,
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
     once: Once | None = None,
+    uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     ready: Callable[[], str | None],
@@ -116,19 +125,23 @@ def create_app(
 ) -> FastAPI:
     """Everything in one application.
 
-    `models` answers from memory. `sessions` is None where the model cannot stream. `once` keeps the answers to requests
-    that carry an Idempotency-Key, which without it are refused. `ledger` counts what each key uses; `chores` are done
-    beside the requests. `ready` gives None, or the reason why not; it and `metrics` (Prometheus' text format; None
-    where it is exported elsewhere) may block for a moment. With `keys`, what is below /v1 is for those who show one;
-    with None it is open to all. `rates` counts what each key does; None counts here, as the settings say. `observe` is
-    told of every request when it is over, `observe_push` of every push of a stream.
+    `models` answers from memory; where they are several, `classify_each` asks some of them together. `sessions` is None
+    where the first cannot stream. `once` keeps the answers to requests that carry an Idempotency-Key, `uploads` files
+    that come in pieces, `jobs` what is to be done with them later: all are refused without. `ledger` counts what each
+    key uses; `chores` are done beside the requests. `ready` gives None, or the reason why not; it and `metrics`
+    (Prometheus' text format; None where it is exported elsewhere) may block for a moment. With `keys`, what is below
+    /v1 is for those who show one; with None it is open to all. `rates` counts what each key does; None counts here, as
+    the settings say. `observe` is told of every request when it is over, `observe_push` of every push of a stream.
     """
     service = service_router(
         classify=classify,
+        classify_each=classify_each,
         models=models,
         sessions=sessions,
         decode=decode,
         once=once,
+        uploads=uploads,
+        jobs=jobs,
         ledger=ledger,
         chores=chores,
         settings=settings,
@@ -143,10 +156,13 @@ def create_app(
 def create_service_app(
     *,
     classify: Classify,
+    classify_each: ClassifyEach | None = None,
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
     once: Once | None = None,
+    uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     keys: KeyRing | None,
@@ -160,10 +176,13 @@ def create_service_app(
     """What takes bodies and streams, until `drain`. `prefix` is "" where the server in front has taken it off."""
     service = service_router(
         classify=classify,
+        classify_each=classify_each,
         models=models,
         sessions=sessions,
         decode=decode,
         once=once,
+        uploads=uploads,
+        jobs=jobs,
         ledger=ledger,
         chores=chores,
         settings=settings,
@@ -202,10 +221,13 @@ def create_control_app(
 def service_router(
     *,
     classify: Classify,
+    classify_each: ClassifyEach | None = None,
     models: Callable[[], Models],
     sessions: Sessions | None,
     decode: Decode,
     once: Once | None,
+    uploads: Uploads | None,
+    jobs: Jobs | None,
     ledger: Ledger | None,
     chores: Chores | None,
     settings: WebSettings,
@@ -223,23 +245,30 @@ def service_router(
         )
 
     admission = places(settings.max_concurrent)
+    arriving = places(settings.max_arriving)
     workers = Workers(settings.max_concurrent)
+    files = UploadRoutes(
+        uploads,
+        arriving=arriving,
+        pace=settings.pace,
+        answer_timeout_seconds=settings.request_timeout_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         async with AsyncExitStack() as beside:
-            for part in (workers, once, chores):
+            for part in (workers, files, once, chores):
                 if part is not None:
                     await beside.enter_async_context(part.lifespan(app))
             yield
 
     router = APIRouter(prefix=prefix, lifespan=lifespan)
     videos = Videos(
-        classify,
+        Whole(classify, classify_each),
         models=models,
         sessions=sessions,
         decode=decode,
-        arriving=places(settings.max_arriving),
+        arriving=arriving,
         once=once,
         admission=admission,
         # Apart from those who stay for as long as they like, and say nothing of how fast work is done.
@@ -277,7 +306,10 @@ def service_router(
         observe_push=observe_push,
     )
     router.add_api_websocket_route("/streams", streams.serve)
-    router.include_router(owner_router(usage=None if ledger is None else ledger.table, sessions=sessions, once=once))
+    files.add_to(router)
+    router.include_router(job_router(jobs, models=models, admission=arriving, pace=settings.pace))
+    usage = None if ledger is None else ledger.table
+    router.include_router(owner_router(usage=usage, sessions=sessions, once=once, uploads=uploads, jobs=jobs))
     return router
 
 
@@ -336,6 +368,8 @@ def whole_api() -> dict[str, Any]:
         sessions=None,
         decode=_described_only,
         once=None,
+        uploads=None,
+        jobs=None,
         ledger=None,
         chores=None,
         settings=WebSettings(),
@@ -343,7 +377,8 @@ def whole_api() -> dict[str, Any]:
     )
     app.include_router(service)
     app.include_router(control_router(ready=_described_only, metrics=_described_only))
-    return openapi.with_keys(openapi.with_problem_schema(app.openapi()), prefix="/v1")
+    document = openapi.with_forms(openapi.with_problem_schema(app.openapi()))
+    return openapi.with_keys(document, prefix="/v1")
 
 
 def _described_only(*args: object, **options: object) -> Any:

@@ -1,6 +1,7 @@
 """What is promised of the API: page and code say the same, nothing that was there goes, clients bear what comes."""
 
 import copy
+import hashlib
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from serving.usage.table import UsageTable
 from serving.web import whole_api
 from tests.stream_server import stream_app
 from tests.test_guard import bearer, made
+from tests.toy_jobs import Kept, inline
 from tests.toy_streams import encoded, picture, toy_live
 from tests.toy_videos import write_clip
 from tests.web_server import MODEL, count_bytes, running
@@ -63,12 +65,21 @@ def method_in(line: str) -> str:
     words = shlex.split(line)
     if "-X" in words:
         return words[words.index("-X") + 1]
+    if "-I" in words:
+        return "HEAD"
     return "POST" if {"-d", "-F", "--data-binary"}.intersection(words) else "GET"
 
 
 def path_in(line: str) -> str:
     (path,) = re.findall(r'"\$URL([^"?]*)', line)
-    return path.replace("$SESSION", "{session}").replace("/pushes/0", "/pushes/{sequence}")
+    for shown, declared in (
+        ("$SESSION", "{session}"),
+        ("/pushes/0", "/pushes/{sequence}"),
+        ("$UPLOAD", "{upload}"),
+        ("$JOB", "{job}"),
+    ):
+        path = path.replace(shown, declared)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +87,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """What the lines of curl find in their environment, and files beside them."""
     folder = tmp_path_factory.mktemp("curl")
     key = made(folder / "keys.db", "anna", ["classify", "stream"])
-    write_clip(folder / "clip.mp4", num_frames=10)
+    clip = write_clip(folder / "clip.mp4", num_frames=10).read_bytes()
     (folder / "frame.png").write_bytes(encoded(picture(3), 0.0).data)
-    ledger = Ledger(UsageTable(Database(f"sqlite://{folder}/vidseq.db")), by_key=True)
+    database = Database(f"sqlite://{folder}/vidseq.db")
+    ledger, kept = Ledger(UsageTable(database), by_key=True), Kept(database, folder / "uploads")
     with toy_live(folder) as live:
-        app = stream_app(live, folder, keys=KeyRing(folder / "keys.db"), ledger=ledger)
-        with running(app) as url:
-            session = httpx2.post(url + "/v1/sessions", json={}, headers=bearer(key)).json()["session"]
-            yield {"URL": url, "KEY": key, "SESSION": session, "FOLDER": str(folder)}
+        app = stream_app(
+            live, folder, keys=KeyRing(folder / "keys.db"), ledger=ledger, uploads=kept.uploads, jobs=kept.jobs
+        )
+        with running(app) as url, httpx2.Client(base_url=url, headers=bearer(key)) as client:
+            session = client.post("/v1/sessions", json={}).json()["session"]
+            upload = client.post("/v1/uploads", json={"num_bytes": len(clip)}).json()["id"]
+            job = client.post("/v1/jobs", json={"items": [inline(clip)]}).json()["id"]
+            asked = {"SESSION": session, "UPLOAD": upload, "JOB": job, "SHA256": hashlib.sha256(clip).hexdigest()}
+            yield {"URL": url, "KEY": key, "FOLDER": str(folder)} | asked
 
 
 def test_every_line_of_curl_is_answered_as_the_page_says(service: dict[str, str]) -> None:
@@ -119,6 +136,10 @@ def session_body(docs: Docs) -> Any:
     return docs["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
 
 
+def answer(docs: Docs) -> Any:
+    return asked(docs)["responses"]["200"]["content"]["application/json"]["schema"]
+
+
 def told(docs: Docs, name: str) -> Any:
     return docs["components"]["schemas"][name]
 
@@ -143,6 +164,8 @@ BREAKING: dict[str, Callable[[Docs], object]] = {
     "Prediction.action: string may be told now": lambda docs: told(docs, "Prediction")["properties"]["action"][
         "anyOf"
     ].append({"type": "string"}),
+    "Models may be told now": lambda docs: answer(docs)["anyOf"].append({"$ref": "#/components/schemas/Models"}),
+    "Prediction: type is": lambda docs: told(docs, "Prediction").update(type="array"),
     "'vanished' may be told now": lambda docs: told(docs, "Notice")["properties"]["effect"]["enum"].append("vanished"),
     "UsageDay is gone": lambda docs: docs["components"]["schemas"].pop("UsageDay"),
 }
@@ -165,11 +188,21 @@ def grown(docs: Docs) -> Docs:
     asked(docs)["responses"]["418"] = {"description": "a teapot"}
     asked(docs)["requestBody"]["content"]["video/new"] = {"schema": {}}
     parameter(docs, "top_k")["schema"]["maximum"] = 1_000
+    answer(docs)["anyOf"].append({"$ref": "#/components/schemas/Models", "x-if-asked": "form"})
     return docs
 
 
 def test_what_grows_breaks_nobody() -> None:
     assert broken(COMMITTED, grown(copy.deepcopy(COMMITTED))) == []
+
+
+def test_an_answer_of_one_form_may_get_another_for_whoever_asks() -> None:
+    before = copy.deepcopy(COMMITTED)
+    answer(before).clear()
+    answer(before)["$ref"] = "#/components/schemas/Prediction"
+    assert broken(before, COMMITTED) == []
+    (found,) = broken(COMMITTED, before)
+    assert "Predictions is not told any more to whoever asks for it" in found
 
 
 def with_more(node: Any) -> Any:

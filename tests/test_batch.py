@@ -37,7 +37,7 @@ from vidseq.classifier import Classifier
 from vidseq.errors import CheckpointError, OptionError, VideoError
 
 cluster = pytest.mark.cluster
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

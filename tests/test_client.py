@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -51,7 +51,7 @@ from vidseq.errors import (
     UnexpectedAnswer,
     VideoRejected,
 )
-from vidseq.schemas import Prediction
+from vidseq.schemas import Models, Prediction
 
 Ask = Callable[[Any], Any]
 Through = Callable[..., Any]
@@ -108,7 +108,7 @@ class Script:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST
+            do_GET = do_PATCH = do_DELETE = do_POST
 
             def pieces(self) -> Iterator[bytes]:
                 yield self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -169,6 +169,21 @@ PLAIN = {"Content-Type": "text/plain"}
 
 
 # What is sent
+
+
+THREE = Models(models=tuple(MODEL.model_copy(update={"name": name}) for name in "abc"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [((), ["a", "b", "c"]), (["c", "a"], ["c", "a"]), (("b",), ["b"])],
+    ids=["all", "some", "one"],
+)
+def test_several_models_answer_together(through: Through, asked: Sequence[str], answered: list[str]) -> None:
+    with running(toy_app(models=THREE)) as url:
+        answers = through(lambda client: client.classify_each(b"video", asked, top_k=2, segments=False), url)
+    assert [prediction.model.name for prediction in answers] == answered
+    assert {(label(one), len(one.top), one.segments) for one in answers} == {("5 bytes", 2, ())}
 
 
 def test_a_path_bytes_and_a_file_get_the_same_answer(through: Through, service: str, tmp_path: Path) -> None:
@@ -618,7 +633,8 @@ def test_both_clients_have_one_surface() -> None:
         return {name: list(inspect.signature(method).parameters.values()) for name, method in public.items()}
 
     assert surface(Client) == surface(AsyncClient)
-    assert set(surface(Client)) == {"classify", "models", "stream", "classify_stream", "usage", "forget", "close"}
+    asks = {"classify", "classify_each", "models", "stream", "classify_stream", "usage", "forget"}
+    assert set(surface(Client)) == {*asks, "close"}
 
 
 def test_many_calls_can_go_through_one_async_client(service: str) -> None:

@@ -1,15 +1,14 @@
 """The client and the real service, with a line between them that is cut at random bytes."""
 
-import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import httpx2
 import pytest
 
+from tests.line import Line
 from tests.predictions import assert_same as assert_same_prediction
 from tests.scripted_service import terms
 from tests.stream_server import stream_app
@@ -18,7 +17,7 @@ from tests.toy_videos import write_clip
 from tests.web_server import running
 from vidseq.classifier import Classifier
 from vidseq.client import Client, StreamOptions
-from vidseq.client.blocking import LoopThread, Stream, VideoStream
+from vidseq.client.blocking import Stream, VideoStream
 from vidseq.client.conversation import Event
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.errors import RequestRejected, VideoRejected
@@ -38,56 +37,6 @@ def service(folder: Path) -> Iterator[str]:
     windows = {"window_pushes": 4, "window_bytes": 16_384}
     with toy_live(folder) as live, running(stream_app(live, folder, sessions=windows)) as url:
         yield url
-
-
-class Line:
-    """Passes on what comes in either direction; connection i is cut after `budgets[i]` bytes, later ones never."""
-
-    def __init__(self, url: str, budgets: list[int]) -> None:
-        self._port = httpx2.URL(url).port
-        self._budgets = list(budgets)
-        self._open: set[asyncio.Task[None]] = set()
-        self._ends: list[asyncio.StreamWriter] = []
-        self.num_cuts = 0
-
-    def __enter__(self) -> "Line":
-        self._thread = LoopThread()
-        self._server = self._thread.run(asyncio.start_server(self._connected, "127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._thread.run(self._stop())
-        self._thread.close()
-
-    async def _stop(self) -> None:
-        self._server.close()
-        for end in self._ends:
-            end.transport.abort()
-        await asyncio.gather(*self._open)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(asyncio.ensure_future(self._connect(reader, writer)))
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        self._ends += [writer, back]
-        left = [self._budgets.pop(0) if self._budgets else 2**62]
-        ways = [asyncio.ensure_future(self._pass(*way, left)) for way in ((reader, back), (there, writer))]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        self.num_cuts += left[0] <= 0
-        for end in (writer, back):
-            end.transport.abort()
-            with contextlib.suppress(ConnectionError):
-                await end.wait_closed()
-        await asyncio.wait(ways)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int]) -> None:
-        with contextlib.suppress(ConnectionError):
-            while left[0] > 0 and (data := await reader.read(4096)):
-                writer.write(data[: left[0]])
-                left[0] -= len(data)
-                await writer.drain()
 
 
 def push_all(url: str, **opening: object) -> tuple[list[Event], Prediction]:

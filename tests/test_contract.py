@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from serving import decoding
+from serving.database.core import Database
 from serving.keyring import KeyRing
 from serving.keys import create_key
 from serving.labeller import Labeller
 from serving.web import whole_api
 from tests.running import running_service
 from tests.stream_server import KEYS, Sessions, SessionSettings, Tokens, open_store
+from tests.toy_jobs import Kept
 from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip
 from tests.web_server import running, toy_app
@@ -47,11 +49,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     live, kept = labeller.live, SessionSettings()
     assert live is not None
     store = open_store(f"sqlite:///{folder}/sessions.db", lifetimes=kept.lifetimes, keys=KEYS)
+    jobs = Kept(Database(f"sqlite://{folder}/vidseq.db"), folder)
     app = toy_app(
         labeller.classify,
         sessions=Sessions(live, store=store, tokens=Tokens(KEYS), settings=kept),
         decode=functools.partial(decoding.decode, picture=labeller.picture, limits=Limits()),
         keys=KeyRing(folder / "keys.db"),
+        uploads=jobs.uploads,
+        jobs=jobs.jobs,
         body_grace_seconds=2.0,
     )
     key = create_key(folder / "keys.db", name="all", scopes=["classify", "stream"], lifetime_seconds=None)

@@ -21,10 +21,12 @@ from serving.once.once import Once
 from serving.once.question import Question
 from serving.sealing import Vault, load_keys, new_key
 from serving.store import Lifetimes, open_store
+from tests import toy_jobs
 from tests.redis_server import running_redis
 from tests.stores import new
 from tests.stream_server import stream_app, talking
 from tests.test_guard import bearer, made
+from tests.test_uploads import uploads_in
 from tests.test_web import RAW, problem_of
 from tests.toy_streams import toy_frames, toy_live
 from tests.web_server import Held, running, toy_app
@@ -134,11 +136,11 @@ def forgotten(service: Service, name: str, query: str = "") -> httpx2.Response:
 def test_a_key_has_all_that_is_its_own_forgotten_and_hears_how_much(service: Service) -> None:
     session, other = used_by(service, "ann"), used_by(service, "ben")
     answer = forgotten(service, "ann")
-    assert (answer.status_code, answer.json()) == (200, {"sessions": 2, "answers": 1})
+    assert (answer.status_code, answer.json()) == (200, {"sessions": 2, "answers": 1, "uploads": 0, "jobs": 0})
     assert (status_of(service, "ann", session), status_of(service, "ben", other)) == (404, 200)
     assert service.kept.held(service.keys["ann"][4:16]).num_requests == 0
     assert service.kept.held(service.keys["ben"][4:16]).num_requests == 1
-    assert forgotten(service, "ann").json() == {"sessions": 0, "answers": 0}
+    assert forgotten(service, "ann").json() == {"sessions": 0, "answers": 0, "uploads": 0, "jobs": 0}
 
 
 def test_an_admin_names_another_and_nobody_else_may(service: Service) -> None:
@@ -146,7 +148,7 @@ def test_an_admin_names_another_and_nobody_else_may(service: Service) -> None:
     ann = service.keys["ann"][4:16]
     problem = problem_of(forgotten(service, "ben", f"?owner={ann}"))
     assert (problem.status, problem.type, status_of(service, "ann", session)) == (403, "key/scope", 200)
-    assert forgotten(service, "admin", f"?owner={ann}").json() == {"sessions": 2, "answers": 1}
+    assert forgotten(service, "admin", f"?owner={ann}").json() == {"sessions": 2, "answers": 1, "uploads": 0, "jobs": 0}
     assert status_of(service, "ann", session) == 404
 
 
@@ -215,7 +217,9 @@ def cli(*words: str) -> tuple[int, str]:
     return done.exit_code, done.output + str(done.exception or "")
 
 
-def test_the_command_forgets_in_both_places_without_the_keys_that_seal(store_url: str, database_url: str) -> None:
+def test_the_command_forgets_in_all_places_without_the_keys_that_seal(
+    store_url: str, database_url: str, tmp_path: Path
+) -> None:
     with (
         closing(open_store(store_url, lifetimes=Lifetimes(), keys=load_keys(new_key()))) as store,
         closing(Database(database_url)) as database,
@@ -223,12 +227,31 @@ def test_the_command_forgets_in_both_places_without_the_keys_that_seal(store_url
         store.create(new("1", owner=ANN))
         store.create(new("2", owner=BEN))
         keep(kept_in(database), ANN)
-        code, said = cli(ANN, "--database", database_url, "--store", store_url)
-        assert (code, said.strip()) == (0, f"forgot 1 sessions and 1 answers of key {ANN}")
+        uploads = uploads_in(database, tmp_path / "uploads")
+        bens = [uploads.add(owner, [b"film"]).id for owner in (ANN, BEN)][1]
+        jobs = toy_jobs.Kept(database, tmp_path / "uploads").jobs
+        for owner in (ANN, BEN):
+            jobs.create(owner, toy_jobs.asked_for([{"upload": uploads.add(owner, [b"film"]).id}]))
+        code, said = cli(ANN, "--database", database_url, "--store", store_url, "--uploads", f"{tmp_path}/uploads")
+        assert (code, said.strip()) == (0, f"forgot 1 sessions, 1 answers, 2 uploads and 1 jobs of key {ANN}")
+        assert {path.stem for path in (tmp_path / "uploads").iterdir()} > {bens}
+        assert len(list((tmp_path / "uploads").iterdir())) == 2
+        assert (jobs.page(ANN, after=None, limit=9).jobs, len(jobs.page(BEN, after=None, limit=9).jobs)) == ((), 1)
         with pytest.raises(SessionNotFound):
             store.read("1")
         assert store.read("2").owner == BEN
         assert kept_in(database).held(ANN).num_requests == 0
+
+
+def test_uploads_of_which_nobody_says_where_they_are_are_not_forgotten_by_half(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    with closing(Database(postgres_url)) as database:
+        uploads = uploads_in(database, tmp_path / "uploads")
+        upload = uploads.add(ANN, [b"film"])
+        assert "name it with --uploads" in cli(ANN, "--database", postgres_url)[1]
+        assert uploads.get(ANN, upload.id) == upload
+        assert cli(BEN, "--database", postgres_url)[0] == 0
 
 
 @pytest.mark.parametrize(

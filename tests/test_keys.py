@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from serving.keyring import KeyRevoked, KeyRing
-from serving.keys import Key, create_key, digest_of, list_keys, revoke_key
+from serving.keys import FILE_KIND, Key, create_key, digest_of, list_keys, revoke_key
 from serving.store import Lifetimes, open_store
 from tests.test_imports import loaded_by
 from vidseq.cli import app
@@ -29,9 +30,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def made(
-    path: Path, name: str = "anna", *, scopes: tuple[str, ...] = ("classify",), seconds: float | None = None
+    path: Path,
+    name: str = "anna",
+    *,
+    scopes: tuple[str, ...] = ("classify",),
+    seconds: float | None = None,
+    models: tuple[str, ...] | None = None,
 ) -> str:
-    return create_key(path, name=name, scopes=scopes, lifetime_seconds=seconds)
+    return create_key(path, name=name, scopes=scopes, lifetime_seconds=seconds, models=models)
 
 
 def id_of(key: str) -> str:
@@ -71,6 +77,38 @@ def test_two_keys_of_one_name_are_live_and_a_third_is_refused(path: Path) -> Non
     assert {checked(path, key).key_id for key in (second, third)} == {id_of(second), id_of(third)}
 
 
+def test_a_key_may_be_for_some_models_alone(path: Path) -> None:
+    text = create_key(path, name="anna", scopes=["classify"], lifetime_seconds=None, models=["b", "a, c", "b"])
+    assert checked(path, text).models == {"a, c", "b"}
+    assert checked(path, made(path)).models is None
+
+
+OLD_TABLE = """
+CREATE TABLE keys (key_id TEXT PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL, scopes TEXT NOT NULL,
+    created_seconds REAL NOT NULL, expires_seconds REAL, revoked_seconds REAL) STRICT;
+"""
+
+
+def old_file(path: Path, text: str) -> None:
+    """As they were made before keys knew of models."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(OLD_TABLE)
+        connection.execute(f"PRAGMA application_id = {FILE_KIND}")
+        row = (id_of(text), "anna", digest_of(text), "classify", 1.0, None, None)
+        connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def test_keys_of_a_file_that_knows_no_models_may_ask_all_and_it_takes_new_ones(path: Path) -> None:
+    old = "vsk_0123456789ab_" + "x" * 43
+    old_file(path, old)
+    before = path.read_bytes()
+    assert checked(path, old).models is None and path.read_bytes() == before, "a reader writes nothing"
+    new = create_key(path, name="ben", scopes=["classify"], lifetime_seconds=None, models=["b"])
+    assert [key.models for key in list_keys(path)] == [None, {"b"}]
+    assert checked(path, new).models == {"b"}
+    assert revoke_key(path, id_of(old)).models is None
+
+
 def test_an_expired_key_leaves_its_place_to_another(path: Path) -> None:
     made(path, seconds=0.001)
     made(path, seconds=0.001)
@@ -98,6 +136,10 @@ def test_a_text_is_not_taken_for_a_file_of_keys(path: Path) -> None:
         (lambda path: made(path, "a\nb"), "1 to 64 letters"),
         (lambda path: made(path, scopes=()), "without a scope"),
         (lambda path: made(path, scopes=("classify", "root")), "'root' is no scope; there are classify, stream, admin"),
+        (lambda path: made(path, models=()), "may ask no model is good for nothing"),
+        (lambda path: made(path, models=("all",)), "'all' is no model's name; without a list"),
+        (lambda path: made(path, models=("a\nb",)), "is no model's name"),
+        (lambda path: made(path, models=("",)), "is no model's name"),
         (lambda path: made(path, seconds=0.0), "more than 0"),
         (lambda path: made(path, seconds=float("nan")), "more than 0"),
         (lambda path: made(path.parent / "no" / "folder"), "No such file"),
@@ -164,6 +206,14 @@ def test_create_takes_scopes_and_a_lifetime(path: Path) -> None:
     assert key.scopes == {"admin", "stream"}
     assert key.expires_seconds is not None
     assert key.expires_seconds - key.created_seconds == pytest.approx(30 * 86400)
+
+
+def test_create_takes_models_and_list_shows_them(path: Path) -> None:
+    text = vidseq("create", "--name", "a", "--model", "safety", "--model", "pose", "--keys", path).stdout.strip()
+    assert checked(path, text).models == {"safety", "pose"}
+    made(path, "ben")
+    limited, free = (line for line in vidseq("list", "--keys", path).stdout.splitlines() if " live" in line)
+    assert "pose, safety" in limited and " all " in free
 
 
 def test_list_shows_each_key_and_no_secret(path: Path) -> None:

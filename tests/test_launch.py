@@ -10,7 +10,7 @@ import pytest
 from serving.arguments import ServiceArgs
 from serving.check import check
 from serving.keys import create_key
-from serving.launch import refuse_malformed_origin, who_may
+from serving.launch import begin_check, refuse_malformed_origin, who_may
 from serving.locked import REQUIRE_TLS, refuse_open_ray
 from serving.sealing import new_key
 from tests.running import VIDSEQ, free_port
@@ -106,6 +106,17 @@ def test_a_database_that_cannot_be_used_is_refused_before_anything_starts(
 def test_a_folder_that_is_no_model_is_refused_in_the_words_of_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
         check(tmp_path, device="cpu")
+
+
+def test_models_that_are_served_together_are_tried_together(tmp_path: Path) -> None:
+    first, other = toy_checkpoint(tmp_path / "first"), toy_checkpoint(tmp_path / "other", cell="lstm")
+    stranger = toy_checkpoint(tmp_path / "stranger", seed=1)
+    said = begin_check(first, also=[other], device="cpu", require_sandbox=False)()
+    assert "the model first has no golden answer" in said and "the model other has no golden answer" in said
+    with pytest.raises(OptionError, match="stranger cannot share a look with first"):
+        begin_check(first, also=[other, stranger], device="cpu", require_sandbox=False)()
+    with pytest.raises(OptionError, match="two models are named 'other'"):
+        check(first, also=[other, toy_checkpoint(tmp_path / "b" / "other", cell="elman")], device="cpu")
 
 
 def test_a_device_that_torch_does_not_know_is_refused_by_its_name(tmp_path: Path) -> None:

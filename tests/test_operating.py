@@ -11,6 +11,7 @@ from serving.once.kept import Answer, Claim, Kept, OnceSettings
 from serving.once.question import Question
 from serving.sealing import Vault, load_keys, new_key
 from serving.store import Lifetimes
+from serving.uploads.table import UploadSettings
 from serving.usage.table import UsageSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +40,14 @@ def test_the_times_on_the_page_are_the_defaults() -> None:
     assert (lifetimes.kept_answers, once.kept_seconds, UsageSettings().kept_days) == (128, 24 * 3600, 400)
     assert all(words in PAGE for words in ("its last 128 answers", "| 24 hours;", "| 400 days |"))
     assert (UsageSettings().flush_seconds, once.sweep_seconds) == (5, 60)
+
+
+def test_the_bounds_of_uploads_on_the_page_are_the_defaults() -> None:
+    uploads = UploadSettings()
+    assert (uploads.max_upload_bytes, uploads.max_owner_bytes, uploads.max_owner_uploads) == (2**32, 2**34, 10_000)
+    assert (uploads.min_free_bytes, uploads.kept_seconds, uploads.sweep_seconds) == (2**28, 24 * 3600, 60)
+    told = ("`max_upload_bytes` (4 GiB)", "`max_owner_bytes` (16 GiB)", "(10,000)", "`min_free_bytes` (256 MiB)")
+    assert [words for words in (*told, "a day after its last byte") if words not in PAGE] == []
 
 
 def asked(number: int) -> Question:

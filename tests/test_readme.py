@@ -96,6 +96,7 @@ def test_the_readme_shows_the_commands_a_person_needs() -> None:
         "evaluate",
         "compare",
         "export",
+        "jobs",
         "keys",
         "predict",
         "score",

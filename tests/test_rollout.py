@@ -163,8 +163,12 @@ def test_a_replica_that_dies_comes_back_with_the_model_that_was_rolled_out_last(
 
 
 def replica(service: Service) -> int:
-    (pid,) = [pid for pid in service.tree() if command(pid).startswith(b"ray::ServeReplica:service")]
+    (pid,) = replicas(service)
     return pid
+
+
+def replicas(service: Service) -> list[int]:
+    return [pid for pid in service.tree() if command(pid).startswith(b"ray::ServeReplica:service")]
 
 
 def command(pid: int) -> bytes:
@@ -189,6 +193,78 @@ def test_a_live_stream_hears_that_its_model_was_replaced_by_one_of_another_trunk
         with pytest.raises(StatusError) as refused:
             streamed(stream, range(4, 8))
     assert (refused.value.status, refused.value.type) == (409, "session/model-replaced")
+
+
+# Models beside the first
+
+
+@pytest.fixture(scope="module")
+def several(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A service of its own, with a folder of further models that is empty."""
+    folder = tmp_path_factory.mktemp("several")
+    models = {
+        "lstm": toy_checkpoint(folder / "made/lstm", cell="lstm"),
+        "elman": toy_checkpoint(folder / "made/elman", cell="elman"),
+        "stranger": toy_checkpoint(folder / "made/stranger", seed=1),
+    }
+    expected = {name: Classifier.load(model).classify(house.clip) for name, model in models.items()}
+    (folder / "also").mkdir()
+    with running_service(house.models["a"], "--also", str(folder / "also"), "--replicas", "2") as service:
+        yield House(service, folder / "also", models, house.clip, expected | {"toy": house.expected["a"]})
+
+
+def changed(several: House, *names: str) -> list[str]:
+    """Let these models, and no others, stand beside the first; the lines that the service says of it."""
+    for link in several.link.iterdir():
+        if link.name not in names:
+            link.unlink()
+    for name in names:
+        if not (several.link / name).is_symlink():
+            (several.link / name).symlink_to(several.models[name])
+    return told_after_hangup(several.service)
+
+
+def told_after_hangup(service: Service) -> list[str]:
+    num_said = len(outcomes(service))
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(outcomes(service)) > num_said, seconds=PATIENCE_SECONDS)
+    time.sleep(0.5)  # there may be more steps than one
+    return outcomes(service)[num_said:]
+
+
+def test_models_come_and_go_beside_the_first_without_a_failed_request(several: House) -> None:
+    changed(several)  # whatever another test has left there
+    with under_load(several) as answers, Client(several.service.url, max_retries=0) as client:
+        (added,) = changed(several, "lstm")
+        assert added.endswith("/lstm answers, too")
+        assert_same(
+            [*client.classify_each(several.clip, ["lstm", "toy"])], [several.expected[name] for name in ("lstm", "toy")]
+        )
+        (added,) = changed(several, "lstm", "elman")
+        assert added.endswith("/elman answers, too")
+        assert [one.model.name for one in client.classify_each(several.clip)] == ["toy", "lstm", "elman"]
+        (removed,) = changed(several, "elman")
+        assert removed.endswith("/lstm answers no more")
+        assert [info.name for info in client.models()] == ["toy", "elman"]
+    assert_same(answers, [several.expected["toy"]] * len(answers))
+
+
+def test_a_model_of_another_backbone_is_refused_with_the_reason_and_the_others_go_on(several: House) -> None:
+    changed(several, "elman")
+    (said,) = changed(several, "elman", "stranger")
+    assert "is refused, and those that answer go on without it: stranger cannot share a look with toy" in said
+    with Client(several.service.url) as client:
+        assert [info.name for info in client.models()] == ["toy", "elman"]
+    assert "answers no more" not in "".join(changed(several, "elman"))
+
+
+def test_a_replica_that_dies_comes_back_with_the_models_that_came_later(several: House) -> None:
+    changed(several, "lstm")
+    for pid in replicas(several.service):
+        os.kill(pid, signal.SIGKILL)
+    with Client(several.service.url, max_retries=30) as client:
+        answers = [client.classify(several.clip, model="lstm") for _ in range(6)]
+    assert_same(answers, [several.expected["lstm"]] * 6)
 
 
 def test_a_replica_that_does_not_move_makes_the_service_unready(house: House) -> None:

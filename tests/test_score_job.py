@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from serving.batch.rows import Row
-from serving.batch.score_job import ScoreJob, refuse_other_looks
+from serving.batch.score_job import ScoreJob
+from serving.looks import refuse_other_looks
 from tests.toy_models import toy_checkpoint
 from tests.toy_videos import write_clip
 from vidseq.checkpoint import load_checkpoint

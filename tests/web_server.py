@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import uvicorn
@@ -15,12 +15,14 @@ import uvicorn
 from serving.chores import Chores
 from serving.database.core import Database
 from serving.finished import Observer
+from serving.jobs.jobs import Jobs
 from serving.keyring import KeyRing
 from serving.once.kept import Kept, OnceSettings
 from serving.once.once import Once
-from serving.parts import Classify, Decode, Frames, PushObserver, Sessions, unobserved
+from serving.parts import Classify, ClassifyEach, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.rates import Rates
 from serving.sealing import Vault, load_keys, new_key
+from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.web import WebSettings, create_app
 from vidseq.early import EarlyExit
@@ -53,6 +55,20 @@ def count_bytes(
 ) -> Prediction:
     """Reads the video to its end, in pieces; the answer tells how long it was and which options came."""
     num_bytes = sum(map(len, iter(lambda: video.read(64 * 1024), b"")))
+    return predicted(
+        num_bytes, start_seconds=start_seconds, end_seconds=end_seconds, top_k=top_k, model=model, early_exit=early_exit
+    )
+
+
+def predicted(
+    num_bytes: int,
+    *,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    top_k: int = 5,
+    model: str | None = None,
+    early_exit: EarlyExit | None = None,
+) -> Prediction:
     return Prediction(
         action=Scored(label=f"{num_bytes} bytes", score=1.0),
         top=(Scored(label="walk", score=0.5),) * top_k,
@@ -75,6 +91,15 @@ def count_bytes(
         timings=Timings(decode_ms=1.0, encode_ms=1.0, recur_ms=1.0, queued_ms=0.0, total_ms=3.0),
         early_exit=early_exit and EarlyExited(seconds=early_exit.hold_seconds, score=early_exit.score),
     )
+
+
+def count_each(video: BinaryIO, *, models: Sequence[str], **options: Any) -> list[Prediction]:
+    """What `count_bytes` says for each."""
+    answers = []
+    for name in models:
+        answers.append(count_bytes(video, model=name, **options))
+        video.seek(0)
+    return answers
 
 
 def raising(error: Exception) -> Classify:
@@ -116,10 +141,14 @@ def kept_anywhere() -> Once:
 def toy_app(
     classify: Classify = count_bytes,
     *,
+    classify_each: ClassifyEach = count_each,
+    models: Models = TOY_MODELS,
     ready: Callable[[], str | None] = lambda: None,
     sessions: Sessions | None = None,
     decode: Decode = undecoded,
     once: Once | None = None,
+    uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
     ledger: Ledger | None = None,
     chores: Chores | None = None,
     keys: KeyRing | None = None,
@@ -130,10 +159,13 @@ def toy_app(
 ) -> Any:
     return create_app(
         classify=classify,
-        models=lambda: TOY_MODELS,
+        classify_each=classify_each,
+        models=lambda: models,
         sessions=sessions,
         decode=decode,
         once=once or kept_anywhere(),
+        uploads=uploads,
+        jobs=jobs,
         ledger=ledger,
         chores=chores,
         ready=ready,

@@ -47,6 +47,11 @@ class Collected:
         self._stride = 1
         self._milliseconds = {"decode_ms": 0.0, "encode_ms": 0.0, "recur_ms": 0.0, "queued_ms": 0.0}
 
+    @property
+    def watching(self) -> bool:
+        """Whether looking is to end once enough was seen."""
+        return self._watch is not None
+
     def timed(self, clips: Iterable[Clip]) -> Iterator[Clip]:
         """The same clips; the wall time of making them is counted as decoding."""
         iterator = iter(clips)

@@ -7,7 +7,8 @@ print(model.classify("clip.mp4").action)
 for moment in model.stream("clip.mp4"): ...
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from vidseq.checkpoint import Checkpoint, load_checkpoint
 from vidseq.config import Limits, ModelConfig, Sampling, first_mistake
 from vidseq.container import Source
 from vidseq.early import EarlyExit, Watch
-from vidseq.engine import Compute, Done, Work, direct
+from vidseq.engine import Compute, Done, Runner, Work, direct
 from vidseq.errors import OfflineOnly, OptionError
 from vidseq.labelling import Labelling
 from vidseq.sampling import Clip, sample
@@ -42,6 +43,8 @@ class Classifier:
         limits: what one video may cost.
         sandbox: where videos are decoded; None is this process, for videos that nobody has made to harm it.
         check: is called while a video is decoded, as Reader says, and ends it with what it raises.
+        also: for `classify_each`: other models that share the encoder and the way to look at videos (a Look); `compute`
+            is asked for their scores, too.
     """
 
     def __init__(
@@ -52,9 +55,11 @@ class Classifier:
         limits: Limits,
         sandbox: Sandbox | None = None,
         check: Callable[[], None] | None = None,
+        also: Mapping[Runner, Checkpoint] | None = None,
     ) -> None:
         self.config: ModelConfig = checkpoint.config
         self.info: ModelInfo = checkpoint.info
+        self._also = also or {}
         self._compute = compute
         self._limits = limits
         self._sandbox = sandbox
@@ -104,24 +109,20 @@ class Classifier:
         """
         sampling = self._sampling(start_seconds, end_seconds)
         watch = None if early_exit is None else Watch.of(self.config, early_exit, name=self.info.name)
-        collected = Collected(self.config, watch)
-        chunk_frames = CHUNK_FRAMES if watch is None else WATCHED_CHUNK_FRAMES
-        with self._reader(source) as reader:
-            clips = collected.timed(sample(reader, sampling, chunk_frames=chunk_frames))
-            for clip, done in self._advance(_joined(clips) if self.config.recurrent.bidirectional else clips):
-                collected.add(clip, done)
-                if collected.exited is not None:
-                    reader.stop()
-                    break
-            else:  # all was looked at that there is
-                reader.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
-            return collected.prediction(
-                report=reader.report(),
-                seen_until=reader.seen_until,
-                info=self.info,
-                sampling=sampling,
-                top_k=top_k,
-            )
+        (prediction,) = self._answers(source, sampling, {None: (self.info, Collected(self.config, watch))}, top_k=top_k)
+        return prediction
+
+    def classify_each(
+        self, source: Source, *, start_seconds: float = 0.0, end_seconds: float | None = None, top_k: int = 5
+    ) -> tuple[Prediction, ...]:
+        """What this model says of a clip, and then what each of `also` does: decoded once, encoded once.
+
+        Raises:
+            VideoError, SourceNotFound, OptionError, SandboxError: as `classify`.
+        """
+        asked: dict[Runner | None, tuple[ModelInfo, Collected]] = {None: (self.info, Collected(self.config))}
+        asked |= {head: (other.info, Collected(other.config)) for head, other in self._also.items()}
+        return self._answers(source, self._sampling(start_seconds, end_seconds), asked, top_k=top_k)
 
     def stream(
         self, source: Source, *, start_seconds: float = 0.0, end_seconds: float | None = None
@@ -145,6 +146,40 @@ class Classifier:
             reader.refuse_truncated(start_seconds=start_seconds, end_seconds=end_seconds)
         yield from labelling.moments(labelling.finish(track, end_seconds=track.last_seconds))
 
+    def _answers(
+        self,
+        source: Source,
+        sampling: Sampling,
+        asked: Mapping[Runner | None, tuple[ModelInfo, Collected]],
+        *,
+        top_k: int,
+    ) -> tuple[Prediction, ...]:
+        """One pass over the video for all that are asked: None is this model, the others are of `also`."""
+        also = {head: self._also[head] for head in asked if head is not None}
+        configs = [self.config, *(other.config for other in also.values())]
+        whole = any(config.recurrent.bidirectional for config in configs)
+        _, first = asked[None]
+        with self._reader(source) as reader:
+            clips = sample(reader, sampling, chunk_frames=WATCHED_CHUNK_FRAMES if first.watching else CHUNK_FRAMES)
+            for _, collected in asked.values():
+                clips = collected.timed(clips)
+            for clip, done in self._advance(_joined(clips) if whole else clips, also):
+                for head, (_, collected) in asked.items():
+                    collected.add(clip, done if head is None else done.also[head])
+                if first.exited is not None:
+                    reader.stop()
+                    break
+            else:  # all was looked at that there is
+                reader.refuse_truncated(start_seconds=sampling.start_seconds, end_seconds=sampling.end_seconds)
+            tell = functools.partial(
+                Collected.prediction,
+                report=reader.report(),
+                seen_until=reader.seen_until,
+                sampling=sampling,
+                top_k=top_k,
+            )
+            return tuple(tell(collected, info=info) for info, collected in asked.values())
+
     def _reader(self, source: Source) -> Reader:
         return Reader(
             source, picture=self.config.picture, limits=self._limits, sandbox=self._sandbox, check=self._check
@@ -158,19 +193,18 @@ class Classifier:
         except ValidationError as error:
             raise OptionError("the interval is wrong: " + ": ".join(filter(None, first_mistake(error)))) from None
 
-    def _advance(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Done]]:
+    def _advance(self, clips: Iterable[Clip], also: Iterable[Runner] = ()) -> Iterator[tuple[Clip, Done]]:
         """Each clip with its scores. The next clip is decoded while this one is computed elsewhere."""
-        state = None
+        done: Done | None = None
         pending: tuple[Clip, Future[Done]] | None = None
         for clip in clips:
             if pending is not None:
                 done = pending[1].result()
-                state = done.state
                 yield pending[0], done
-            pending = clip, self._compute(Work(clip.pixels_THWC, state))
+            first = Work(clip.pixels_THWC, None, also=dict.fromkeys(also))
+            pending = clip, self._compute(first if done is None else Work.after(done, clip.pixels_THWC))
             if pending[1].done():  # computed in this very thread: a label waits for nothing
                 done = pending[1].result()
-                state = done.state
                 yield clip, done
                 pending = None
         if pending is not None:

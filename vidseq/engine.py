@@ -9,7 +9,8 @@ Callers take turns: a chunk of many frames gives a few to a batch and goes to th
     the line  a a a a a a a a, b b, c           turns of 2, batches of 4
     batches   a a b b | c a a | a a | a a
 
-No caller's state stays here: it comes in with each chunk and leaves with the scores.
+No caller's state stays here: it comes in with each chunk and leaves with the scores. Nor does a head: a chunk may bring
+other models than the engine's, if they share its encoder, and then all that is in a batch still shares the CNN.
 
 Shape letters: T frames of one chunk, H height, W width, C colour.
 """
@@ -22,6 +23,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,6 +52,10 @@ class _Place:
         """Still to be computed."""
         return len(self._rest.pixels_THWC)
 
+    def whole(self, runner: Runner) -> bool:
+        """Whether it has to come in one piece."""
+        return any(head.offline for head in self._rest.wanted(runner))
+
     def may_begin(self) -> bool:
         """Whether it is still wanted, now that its turn has come. The rest of a work that has begun has no deadline."""
         deadline_seconds = self._rest.deadline_seconds
@@ -62,13 +68,12 @@ class _Place:
 
     def turn(self, num_frames: int) -> Work:
         """Its next frames."""
-        rest = self._rest
-        return Work(rest.pixels_THWC[:num_frames], rest.state, born_seconds=rest.born_seconds)
+        return replace(self._rest, pixels_THWC=self._rest.pixels_THWC[:num_frames])
 
     def add(self, done: Done, num_frames: int) -> None:
         """They have been computed; with the last of them the caller gets the answer, else the rest waits again."""
         self._parts.append(done)
-        self._rest = Work(self._rest.pixels_THWC[num_frames:], done.state)
+        self._rest = Work.after(done, self._rest.pixels_THWC[num_frames:], head=self._rest.head)
         if not self.num_frames and self._leave():
             self.future.set_result(Done.joined(self._parts) if len(self._parts) > 1 else done)
 
@@ -104,6 +109,8 @@ class Engine:
         turn_frames: frames of one work in a batch; None for what suits the device (TURN_FRAMES).
         max_waiting: works that may wait before `submit` holds its callers back, to the model's pace.
         observe: is told of each batch, in the engine's thread: the number of works and of their frames in it.
+
+    `runner` is the model as a work names it that wants it beside others.
     """
 
     def __init__(
@@ -115,9 +122,9 @@ class Engine:
         max_waiting: int = 256,
         observe: Callable[[int, int], None] = lambda num_works, num_frames: None,
     ) -> None:
-        self._runner = Runner.of(model)
+        self.runner = Runner.of(model)
         self._max_batch_frames = max_batch_frames
-        turn_frames = turn_frames or TURN_FRAMES.get(self._runner.device.type, TURN_FRAMES["cuda"])
+        turn_frames = turn_frames or TURN_FRAMES.get(self.runner.device.type, TURN_FRAMES["cuda"])
         self._turn_frames = min(turn_frames, max_batch_frames)
         self._max_waiting = max_waiting
         self._observe = observe
@@ -191,11 +198,14 @@ class Engine:
 
     def _put(self, work: Work) -> _Place:
         """Checks it first: in a batch, one caller's mistake would be everybody's."""
-        size, pixels_THWC = self._runner.model.sequence.config.picture.size, work.pixels_THWC
+        size, pixels_THWC = self.runner.model.sequence.config.picture.size, work.pixels_THWC
         fits = pixels_THWC.dtype == np.uint8 and pixels_THWC.shape[1:] == (size, size, 3) and len(pixels_THWC)
         assert fits, (
             f"pixels are {pixels_THWC.dtype} {pixels_THWC.shape}, this model's are uint8 (T, {size}, {size}, 3)"
         )
+        for head, state in work.wanted(self.runner).items():
+            assert head.model.encoder is self.runner.model.encoder, "a head of another encoder than this engine's"
+            assert head.fits(state), f"a state of other tensors than this model's: {state}"
         place = _Place(work)
         with self._changed:
             assert not self._closed, "an engine that was closed, or has died, takes no more work"
@@ -237,7 +247,7 @@ class Engine:
 
     def _turn(self, place: _Place) -> int:
         """How many of its frames ride in the next batch."""
-        return place.num_frames if self._runner.offline else min(place.num_frames, self._turn_frames)
+        return place.num_frames if place.whole(self.runner) else min(place.num_frames, self._turn_frames)
 
     def _serve(self, batch: list[_Place]) -> None:
         turns = [(place, self._turn(place)) for place in batch if place.may_begin()]
@@ -246,7 +256,7 @@ class Engine:
         self._num_batched = sum(num_frames for _, num_frames in turns)
         try:
             self._observe(len(turns), self._num_batched)
-            results = run_batch(self._runner, [place.turn(num_frames) for place, num_frames in turns])
+            results = run_batch(self.runner, [place.turn(num_frames) for place, num_frames in turns])
         except Exception as error:
             for place, _ in turns:
                 place.fail(error)

@@ -259,6 +259,18 @@ class TokenError(SessionError):
     code = "session/token"
 
 
+class WebhookRefused(VidseqError):
+    """A message that says it is of a service, and does not prove it."""
+
+    code = "webhook/refused"
+
+
+class JobUnfinished(VidseqError):
+    """Somebody has waited for a job as long as he would; it goes on."""
+
+    code = "job/unfinished"
+
+
 class TrainingStopped(VidseqError):
     """Training cannot go on like this; what it has learnt so far is kept, and the message says where."""
 

@@ -4,13 +4,15 @@
                                                                                   +-> motion, recurrence, heads -> Done
     states of all chunks -------------------------------------------> stacked ----+
 
+Models that share an encoder share that pass: the second half is then done for each, over those chunks that want it.
+
 Shape letters: T frames of one chunk, N frames of all chunks, B chunks, E encoded size.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,19 +32,34 @@ class Work:
     """A chunk of one video, at least one frame, and the state before it; None at the start of the video.
 
     `deadline_seconds`, on the clock of time.perf_counter: a work whose turn has not come by then is not computed.
+
+    `head` is the model whose scores are wanted, and whose state that is; None is the one that computes. `also` are
+    others that are wanted of the very same frames, with their states. All have the encoder of the one that computes.
     """
 
     pixels_THWC: NDArray[np.uint8]
     state: State | None
     deadline_seconds: float | None = None
     born_seconds: float = field(default_factory=time.perf_counter)
+    head: "Runner | None" = None
+    also: Mapping["Runner", State | None] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, done: "Done", pixels_THWC: NDArray[np.uint8], *, head: "Runner | None" = None) -> "Work":
+        """The next chunk of the same video."""
+        return cls(pixels_THWC, done.state, head=head, also={other: part.state for other, part in done.also.items()})
+
+    def wanted(self, runner: "Runner") -> "dict[Runner, State | None]":
+        """The state of each model that is wanted, of those that `runner` computes for."""
+        return {self.head or runner: self.state, **self.also}
 
 
 @dataclass(frozen=True, eq=False)
 class Done:
     """Scores of the chunk's T frames and the state after it (B = 1, on the CPU), and where the milliseconds went.
 
-    Encoding and recurrence are shared by a batch: each chunk is told its share by its number of frames.
+    Encoding and recurrence are shared by a batch: each chunk is told its share by its number of frames. `also` is what
+    came of the other models that were wanted; to encode the frames for all of them took as long as for one.
     """
 
     scores: Scores
@@ -50,6 +67,7 @@ class Done:
     queued_ms: float
     encode_ms: float
     recur_ms: float
+    also: Mapping["Runner", "Done"] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, parts: Sequence["Done"]) -> "Done":
@@ -60,6 +78,7 @@ class Done:
             queued_ms=sum(part.queued_ms for part in parts),
             encode_ms=sum(part.encode_ms for part in parts),
             recur_ms=sum(part.recur_ms for part in parts),
+            also={head: cls.joined([part.also[head] for part in parts]) for head in parts[0].also},
         )
 
 
@@ -83,6 +102,10 @@ class Runner:
     def offline(self) -> bool:
         """Whether a video has to come in one piece."""
         return self.model.sequence.recurrent.config.bidirectional
+
+    def fits(self, state: State | None) -> bool:
+        """Whether it is a state of one stream of this model: in a batch, another one would fail everybody's."""
+        return state is None or _kinds(state) == _kinds(self.start)
 
     def recur(
         self, encoded_NE: Tensor, states: Sequence[State | None], lengths: Sequence[int]
@@ -116,27 +139,60 @@ def direct(model: VideoModel) -> Compute:
 
 @torch.inference_mode()
 def run_batch(runner: Runner, works: Sequence[Work]) -> list[Done]:
-    """Advance B chunks together: one pass of the CNN over all their frames, one of the recurrence over their states."""
+    """Advance B chunks together: one pass of the CNN over all their frames, one of the recurrence over their states.
+
+    The latter once for each model that is wanted, over the chunks that want it.
+    """
     begun = time.perf_counter()
     order = sorted(range(len(works)), key=lambda row: len(works[row].pixels_THWC), reverse=True)
     chunks = [works[row].pixels_THWC for row in order]
-    lengths = [len(pixels_THWC) for pixels_THWC in chunks]
     encoded_NE = runner.model.encoder(torch.from_numpy(np.concatenate(chunks)).to(runner.device))
     encoded = runner.now_seconds()
-    answers = runner.recur(encoded_NE, [works[row].state for row in order], lengths)
-    ended = runner.now_seconds()
-    encode_ms, recur_ms = (1000 * seconds / sum(lengths) for seconds in (encoded - begun, ended - encoded))
-    done = {
-        row: Done(
-            scores=scores,
-            state=state,
-            queued_ms=1000 * (begun - works[row].born_seconds),
-            encode_ms=encode_ms * length,
-            recur_ms=recur_ms * length,
-        )
-        for row, length, (scores, state) in zip(order, lengths, answers, strict=True)
-    }
-    return [done[row] for row in range(len(works))]
+    encode_ms = 1000 * (encoded - begun) / len(encoded_NE)
+    done: list[dict[Runner, Done]] = [{} for _ in works]
+    for head, states in _by_head(runner, works, order).items():
+        lengths = [len(works[row].pixels_THWC) for row in states]
+        answers = head.recur(_rows_of(encoded_NE, chunks, order, states), list(states.values()), lengths)
+        ended = runner.now_seconds()
+        recur_ms = 1000 * (ended - encoded) / sum(lengths)
+        encoded = ended
+        for row, length, (scores, state) in zip(states, lengths, answers, strict=True):
+            done[row][head] = Done(
+                scores=scores,
+                state=state,
+                queued_ms=1000 * (begun - works[row].born_seconds),
+                encode_ms=encode_ms * length,
+                recur_ms=recur_ms * length,
+            )
+    return [_told(parts, first=work.head or runner) for parts, work in zip(done, works, strict=True)]
+
+
+def _by_head(runner: Runner, works: Sequence[Work], order: Sequence[int]) -> dict[Runner, dict[int, State | None]]:
+    """Of each model, the works that want it, in order, and the states that they bring."""
+    found: dict[Runner, dict[int, State | None]] = {}
+    for row in order:
+        for head, state in works[row].wanted(runner).items():
+            found.setdefault(head, {})[row] = state
+    return found
+
+
+def _rows_of(
+    encoded_NE: Tensor, chunks: Sequence[NDArray[np.uint8]], order: Sequence[int], wanted: Collection[int]
+) -> Tensor:
+    """The frames of the works that are wanted: nothing is copied where that is all of them."""
+    if len(wanted) == len(order):
+        return encoded_NE
+    parts = encoded_NE.split([len(chunk) for chunk in chunks])
+    return torch.cat([part for part, row in zip(parts, order, strict=True) if row in wanted])
+
+
+def _told(parts: dict[Runner, Done], *, first: Runner) -> Done:
+    done = parts.pop(first)
+    return replace(done, also=parts) if parts else done
+
+
+def _kinds(state: State) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in state.tensors.items()}
 
 
 def _padded(encoded_NE: Tensor, lengths: Sequence[int]) -> Tensor:

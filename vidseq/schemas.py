@@ -3,7 +3,9 @@
 Unknown fields are ignored on reading, so that a newer service can serve an older client.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+ALL_MODELS = "all"  # in place of a model's name: each that is loaded
 
 
 class Answer(BaseModel):
@@ -113,6 +115,15 @@ class Prediction(Answer):
     early_exit: EarlyExited | None = None
 
 
+class Predictions(Answer):
+    """What several models say of one video, in the order in which they were asked for.
+
+    All of them looked at the same frames: each `timings` tells the decoding and encoding that they shared.
+    """
+
+    predictions: tuple[Prediction, ...]
+
+
 class Moment(Answer):
     """What is said of one sampled frame, as soon as its label is final. `action` is the action so far: provisional.
 
@@ -155,11 +166,30 @@ class UsagePage(Answer):
     next: str | None = None
 
 
+class Upload(Answer):
+    """A file that comes in pieces: `offset` of its `num_bytes` bytes are here.
+
+    It can be used once it is `complete`; `sha256` (64 hexadecimal digits) is what was declared before, and was found
+    then. At `expires_at` it is deleted, unless bytes have come since, or somebody needs it for longer.
+    """
+
+    id: str
+    num_bytes: int
+    offset: int
+    complete: bool
+    expires_at: AwareDatetime
+    sha256: str | None = None
+
+
 class Forgotten(Answer):
-    """How much of an owner's was deleted: live sessions, and answers that were kept to be given again."""
+    """How much of an owner's was deleted: live sessions, answers that were kept to be given again, uploads
+    and jobs.
+    """
 
     sessions: int
     answers: int
+    uploads: int = 0
+    jobs: int = 0
 
 
 class Problem(Answer):

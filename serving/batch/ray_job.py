@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
+from ray.data.exceptions import SystemException
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from serving.batch.clips import FILE, PATH
@@ -244,7 +246,20 @@ def _run(tasks: Sequence[Task], unfinished: Unfinished, job: Job, attempt: _Atte
             num_gpus=crew.num_gpus,
             max_task_retries=0,  # by default a clip that kills its worker would kill the next, for ever
         )
-    for row in done.iter_rows():
+    for row in _told(done.iter_rows()):
         if row["error"] is not None:
             raise JobFailed(f"a worker cannot go on: {row['error']}")
         yield row
+
+
+def _told(rows: Iterable[Row]) -> Iterator[Row]:
+    """What Ray itself cannot go on with, as of workers that do not start, in a sentence."""
+    try:
+        yield from rows
+    except (RayError, SystemException) as error:
+        raise JobFailed(f"the workers cannot go on: {_last_line(str(error))}") from error
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, what was raised."""
+    return as_text(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray says no more"))

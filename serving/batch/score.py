@@ -7,7 +7,8 @@ from rich.console import Console
 
 from serving.batch.outputs import Output
 from serving.batch.run import Batch, Summary
-from serving.batch.score_job import ScoreJob, refuse_other_looks
+from serving.batch.score_job import ScoreJob
+from serving.looks import refuse_other_looks
 from vidseq.checkpoint import load_checkpoint
 from vidseq.config import Limits
 from vidseq.errors import OptionError

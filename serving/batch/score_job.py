@@ -13,9 +13,8 @@ from vidseq.checkpoint import Checkpoint, load_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.config import Limits
 from vidseq.engine import Engine
-from vidseq.errors import OptionError
 from vidseq.feature_classifier import FeatureAnswer, FeatureClassifier
-from vidseq.features.extract import Encoded, Look, Seen, differing, encoded
+from vidseq.features.extract import Encoded, Look, Seen, encoded
 from vidseq.features.extractor import Extractor
 from vidseq.features.legs import Leg, encode_leg, read_legs
 from vidseq.features.store import FeatureStore
@@ -147,24 +146,3 @@ class _OfFeatures(_OfSeveral):
         if not self._extract.keep_legs(legs, key=sha256):
             return None
         return self.rows("", sha256)
-
-
-def refuse_other_looks(checkpoints: Sequence[Checkpoint]) -> None:
-    """
-    Raises:
-        OptionError: one of them is there twice, or sees videos in another way than the first.
-    """
-    first, *others = checkpoints
-    for other in others:
-        if (pair := differing(Look.of(first.config), Look.of(other.config))) is not None:
-            name, its, theirs = pair
-            raise OptionError(
-                f"{other.info.name} cannot share a look with {first.info.name}: {name} is {theirs}, not {its}"
-            )
-        if first.model.encoder.to_bytes() != other.model.encoder.to_bytes():
-            raise OptionError(
-                f"{other.info.name} cannot share a look with {first.info.name}: their backbones have other weights"
-            )
-    hashes = [checkpoint.info.sha256 for checkpoint in checkpoints]
-    if len(set(hashes)) < len(hashes):
-        raise OptionError("a model is there twice: once is enough")

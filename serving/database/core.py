@@ -6,10 +6,11 @@
 SQLite: a write locks the file from its beginning (BEGIN IMMEDIATE), so that what was read in it stands until it is
 written; others wait. WAL, so that readers and a backup wait for nobody. synchronous=NORMAL: what was committed outlives
 every process; power that fails may take the last moments with it, after which a request is executed once more, which
-nobody sees. (FULL, an fsync a commit, takes three times as long: what must not be lost even then, sets it before it
-begins.) PostgreSQL: READ COMMITTED; lock the row that you will change (`with_for_update`, which SQLite ignores).
+nobody sees. What must not be lost even then is written `durably`: FULL, an fsync a commit, which takes three times as
+long. PostgreSQL: READ COMMITTED; lock the row that you will change (`with_for_update`, which SQLite ignores).
 """
 
+import hashlib
 import logging
 import sqlite3
 import threading
@@ -17,7 +18,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, create_engine, event, exc, literal_column, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    exc,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.database import schema
@@ -36,7 +49,7 @@ _CLOCKS: dict[str, ColumnElement[float]] = {
     "sqlite": literal_column("(julianday('now') - 2440587.5) * 86400.0"),
     "postgresql": literal_column("CAST(extract(epoch FROM clock_timestamp()) AS double precision)"),
 }
-_WRITES = "vidseq_writes"  # an execution option
+_WRITES, _DURABLY = "vidseq_writes", "vidseq_durably"  # execution options
 
 
 class Database:
@@ -80,13 +93,19 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        with self._transaction(writes=True) as connection:
+    def writing(self, *, durably: bool = False) -> Iterator[Connection]:
+        with self._transaction(writes=True, durably=durably) as connection:
             yield connection
 
     def now(self, connection: Connection) -> float:
         """The Unix time by the clock of the database, which alone decides: machines differ."""
         return float(connection.execute(select(_CLOCKS[self._engine.dialect.name])).scalar_one())
+
+    def one_at_a_time(self, connection: Connection, name: str) -> None:
+        """Whoever says the same name in a transaction that writes waits until this one ends; in SQLite, all do."""
+        if self._engine.dialect.name == "postgresql":
+            number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+            connection.execute(select(func.pg_advisory_xact_lock(number)))
 
     def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """An INSERT that knows ON CONFLICT, which both databases write in the same way."""
@@ -114,14 +133,14 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+    def _transaction(self, *, writes: bool, durably: bool = False) -> Iterator[Connection]:
         if not self._prepared:
             try:
                 self.prepare()
             except OptionError as error:  # not the caller's: the operator's
                 raise _down(self.name, error) from error
         with _failures_told(self.name), self._engine.connect() as plain:
-            connection = plain.execution_options(**{_WRITES: writes})
+            connection = plain.execution_options(**{_WRITES: writes, _DURABLY: durably})
             with connection.begin():
                 yield connection
 
@@ -169,7 +188,9 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, True)
+    options = connection.get_execution_options()
+    writes = options.get(_WRITES, True)
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get(_DURABLY) else 'NORMAL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

@@ -18,17 +18,20 @@ async def answer_once(
     once: Once, question: Question, execute: Callable[[], Awaitable[bytes]], *, request_id: str
 ) -> Response:
     """Errors: those of Once.answer; what `execute` raises and is not final."""
+    return _response(await once.answer(question, lambda: final_answer(execute, request_id=request_id)))
 
-    async def final() -> Answer:
-        try:
-            return Answer(200, await execute())
-        except FINAL as error:
-            if isinstance(error, PASSING):
-                raise
-            problem = problems.failed(error, request_id).problem
-            return Answer(problem.status, problem.model_dump_json(exclude_none=True).encode())
 
-    return _response(await once.answer(question, final))
+async def final_answer(
+    execute: Callable[[], Awaitable[bytes]], *, request_id: str, final: tuple[type[InputError], ...] = FINAL
+) -> Answer:
+    """What `execute` gives, or the problem that it will always have. Errors: those that are not final."""
+    try:
+        return Answer(200, await execute())
+    except final as error:
+        if isinstance(error, PASSING):
+            raise
+        problem = problems.failed(error, request_id).problem
+        return Answer(problem.status, problem.model_dump_json(exclude_none=True).encode())
 
 
 def _response(given: Given) -> Response:

@@ -8,6 +8,7 @@ ASCII characters, of which quotes are two like any others.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -48,7 +49,14 @@ def key_in(headers: Headers) -> str | None:
 
 
 def question(
-    *, owner: str, key: str, method: str, path: str, options: BaseModel, body_sha256: bytes, model: ModelInfo
+    *,
+    owner: str,
+    key: str,
+    method: str,
+    path: str,
+    options: BaseModel,
+    body_sha256: bytes,
+    models: Sequence[ModelInfo],
 ) -> Question:
     """`options` are those that count, given or not: what is left out is the same as its default."""
     asked = [method, path, options.model_dump(mode="json"), body_sha256.hex()]
@@ -56,5 +64,10 @@ def question(
         owner=owner,
         key_sha256=hashlib.sha256(key.encode()).digest(),
         asked_sha256=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest(),
-        model_sha256=model.sha256,
+        model_sha256=_together([model.sha256 for model in models]),
     )
+
+
+def _together(hashes: Sequence[str]) -> str:
+    """One hash for all; that of one is its own."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()

@@ -1,10 +1,11 @@
 """What was done for somebody, as a sum. Knows not for whom, nor when."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Protocol
 
-from vidseq.schemas import Timings, VideoReport
+from vidseq.schemas import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,12 @@ def uncharged(owner: str, used: Used, /) -> None:
     """The Charge of whoever keeps no accounts."""
 
 
-def of_video(*, video: VideoReport, timings: Timings, num_labelled: int) -> Used:
-    """For one that was labelled."""
+def of_video(predictions: Sequence[Prediction]) -> Used:
+    """For one that was labelled, by one model or by several that shared its decoding and its encoding."""
+    first = predictions[0]
+    shared_ms = first.timings.decode_ms + first.timings.encode_ms
     return Used(
-        frames_decoded=video.frames_decoded,
-        frames_labelled=num_labelled,
-        compute_seconds=(timings.decode_ms + timings.encode_ms + timings.recur_ms) / 1000,
+        frames_decoded=first.video.frames_decoded,
+        frames_labelled=sum(prediction.sampled.num_frames for prediction in predictions),
+        compute_seconds=(shared_ms + sum(prediction.timings.recur_ms for prediction in predictions)) / 1000,
     )

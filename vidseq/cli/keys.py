@@ -37,6 +37,12 @@ def create(
     expires_in: Annotated[
         str | None, typer.Option(metavar="TIME", help="For how long: 45s, 30m, 12h, 30d or 8w; else until revoked.")
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Let it ask the model of this name alone, or those that are named; else all."
+        ),
+    ] = None,
     file: KeysFile = None,
 ) -> None:
     """Print a new key, this once."""
@@ -45,7 +51,7 @@ def create(
     lifetime_seconds = None if expires_in is None else seconds_of(expires_in, option="--expires-in")
     path = file or _default_file(make_folder=True)
     wanted = [word for word in re.split(r"[,\s]+", scopes) if word]
-    print(create_key(path, name=name, scopes=wanted, lifetime_seconds=lifetime_seconds))
+    print(create_key(path, name=name, scopes=wanted, lifetime_seconds=lifetime_seconds, models=model))
     typer.echo(f"This key is shown once: keep it where secrets are kept. Its hash is in {path}.", err=True)
 
 
@@ -59,10 +65,12 @@ def list_(file: KeysFile = None) -> None:
     from serving.keys import list_keys
 
     found = list_keys(file or _default_file())
-    table = Table("id", "name", "scopes", "created", "expires", "state")
+    table = Table("id", "name", "scopes", "models", "created", "expires", "state")
     for key in found:
         expires = "never" if key.expires_seconds is None else _date(key.expires_seconds)
-        words = (key.key_id, key.name, ", ".join(sorted(key.scopes)), _date(key.created_seconds), expires, _state(key))
+        asks = "all" if key.models is None else ", ".join(sorted(key.models))
+        about = (key.key_id, key.name, ", ".join(sorted(key.scopes)), asks)
+        words = (*about, _date(key.created_seconds), expires, _state(key))
         table.add_row(*map(escape, words))
     Console(highlight=False).print(table)
 

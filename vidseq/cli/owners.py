@@ -83,14 +83,19 @@ def forget(
         str | None,
         typer.Option(envvar="VIDSEQ_SESSION_STORE", metavar="URL", help="Where sessions are kept: serve's --store."),
     ] = None,
+    uploads: Annotated[
+        Path | None,
+        typer.Option(envvar="VIDSEQ_UPLOADS", metavar="FOLDER", help="Where uploads are kept: serve's --uploads."),
+    ] = None,
 ) -> None:
-    """Forget all that was derived from the videos of a key: live sessions and kept answers. Its usage stays."""
+    """Forget the videos of a key: its uploads, jobs, live sessions and kept answers. Its usage stays."""
     from serving.forgetting import forget as forget_in
 
     if database is None and store is None:
         raise OptionError("nothing to look into: --database, --store or both are needed")
-    done = forget_in(key_id, database=database, store=store)
-    typer.echo(f"forgot {done.sessions} sessions and {done.answers} answers of key {key_id}")
+    done = forget_in(key_id, database=database, store=store, uploads=uploads)
+    counted = f"{done.sessions} sessions, {done.answers} answers, {done.uploads} uploads and {done.jobs} jobs"
+    typer.echo(f"forgot {counted} of key {key_id}")
 
 
 def _day(text: str | None, option: str) -> date | None:

@@ -17,6 +17,14 @@ RequestLogForm = Literal["text", "json", "off"]
 @app.command()
 def serve(
     model: ModelFolder,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Also answer with this model, on the same look at each video: it shares backbone, pictures and rate; "
+            "or with those of a folder of models. May be repeated.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
     device: Device = "cpu",
@@ -33,6 +41,17 @@ def serve(
             "postgresql://user:password@host/name; else only while it runs.",
         ),
     ] = None,
+    uploads: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VIDSEQ_UPLOADS",
+            help="The folder of files that come in pieces, for one --database; else one beside a SQLite.",
+        ),
+    ] = None,
+    private_webhooks: Annotated[
+        bool,
+        typer.Option("--private-webhooks", help="Let jobs send messages to private addresses too, and over http."),
+    ] = False,
     session_keys: Annotated[
         Path | None, typer.Option(help="A file with the keys that seal sessions and answers; else made for this run.")
     ] = None,
@@ -70,18 +89,21 @@ def serve(
         float, typer.Option(min=0, help="How long requests may go on when the service is told to stop.")
     ] = 30.0,
 ) -> None:
-    """Serve a model over HTTP on this machine until interrupted; SIGHUP reads the model's folder again."""
+    """Serve a model over HTTP on this machine until interrupted; SIGHUP reads the folders of models again."""
     from serving.launch import say, say_aside
     from serving.launch import serve as run
 
     run(
         model,
+        also=also or (),
         host=host,
         port=port,
         device=device,
         num_replicas=replicas,
         store=store,
         database=database,
+        uploads=uploads,
+        private_webhooks=private_webhooks,
         session_keys=session_keys,
         keys=keys,
         open_to_all=open_to_all,

@@ -43,16 +43,21 @@ def read_answer(response: httpx2.Response, kind: type[AnswerT]) -> AnswerT:
     if response.is_error:
         raise status_error(response)
     try:
-        if response.status_code == 200:
+        if response.status_code in (200, 201, 202):
             return kind.model_validate_json(response.content)
+        if response.status_code == 204:
+            return kind()
     except ValidationError:
         pass
-    asked = f"{response.request.method} {response.request.url.copy_with(query=None)}"
-    words = response.headers.get("Location") or _words(response)
-    raise UnexpectedAnswer(
-        f"{asked} answered {response.status_code} with something that is not a {kind.__name__}: {words!r}",
-        request_id=_request_id(response),
-    )
+    raise _unexpected(response, f"a {kind.__name__}")
+
+
+def read_offset(response: httpx2.Response) -> int:
+    """How many bytes of an upload are there. Raises UnexpectedAnswer: it does not say."""
+    header = response.headers.get("Upload-Offset", "")
+    if response.status_code != 204 or not header.isdecimal():
+        raise _unexpected(response, "an Upload-Offset")
+    return int(header)
 
 
 def status_error(response: httpx2.Response) -> StatusError:
@@ -113,6 +118,15 @@ def typed_errors(base_url: httpx2.URL) -> Iterator[None]:
         httpx2.RemoteProtocolError,
     ) as error:
         raise ConnectionFailed(f"no answer from {base_url}: {str(error) or type(error).__name__}") from error
+
+
+def _unexpected(response: httpx2.Response, wanted: str) -> UnexpectedAnswer:
+    asked = f"{response.request.method} {response.request.url.copy_with(query=None)}"
+    words = response.headers.get("Location") or _words(response)
+    return UnexpectedAnswer(
+        f"{asked} answered {response.status_code} with something that is not {wanted}: {words!r}",
+        request_id=_request_id(response),
+    )
 
 
 def _error_class(status: int, code: str) -> type[StatusError]:

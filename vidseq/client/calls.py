@@ -4,11 +4,13 @@ import base64
 import os
 import ssl
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Generic
+from typing import Any, Generic
 
 import httpx2
+from pydantic import model_validator
 
 from vidseq import __version__
 from vidseq.client.answers import AnswerT
@@ -18,7 +20,7 @@ from vidseq.client.sockets import Address
 from vidseq.client.uploads import Progress, Source, Upload, open_upload
 from vidseq.errors import OptionError
 from vidseq.messages import Open, StreamOptions
-from vidseq.schemas import Forgotten, Prediction, UsagePage
+from vidseq.schemas import Forgotten, Predictions, UsagePage
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 180.0  # more than the service allows itself
@@ -34,13 +36,16 @@ class Call(Generic[AnswerT]):
     method: str
     path: str
     answer: type[AnswerT]
-    params: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str | list[str]] = field(default_factory=dict)
     upload: Upload | None = None
+    json: bytes | None = None
     idempotency_key: str | None = None
 
     def headers(self, *, sha256: bytes | None) -> dict[str, str]:
         """`sha256` is that of the body, where there is one and its bytes are known (RFC 9530)."""
         headers = {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
+        if self.json is not None:
+            headers["Content-Type"] = "application/json"
         if self.upload is None:
             return headers
         headers["Content-Type"] = "application/octet-stream"
@@ -49,6 +54,15 @@ class Call(Generic[AnswerT]):
         if sha256 is not None:
             headers["Content-Digest"] = f"sha-256=:{base64.b64encode(sha256).decode()}:"
         return headers
+
+
+class Told(Predictions):
+    """What one model or several were asked: the answer of one alone comes by itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_alone(cls, data: Any) -> Any:
+        return data if not isinstance(data, dict) or "predictions" in data else {"predictions": [data]}
 
 
 class Base:
@@ -80,36 +94,42 @@ class Base:
     def _classify_call(
         self,
         source: Source,
+        answer: type[AnswerT],
         *,
+        models: Sequence[str],
         start_seconds: float | None,
         end_seconds: float | None,
         top_k: int,
         frames: bool,
         segments: bool,
-        model: str | None,
-        early_exit: float | None,
-        early_hold_seconds: float | None,
         idempotency_key: str | None,
         on_progress: Progress | None,
-    ) -> Call[Prediction]:
-        params = {"top_k": str(top_k), "frames": str(frames).lower(), "segments": str(segments).lower()}
+        early_exit: float | None = None,
+        early_hold_seconds: float | None = None,
+    ) -> Call[AnswerT]:
+        params: dict[str, str | list[str]] = {
+            "top_k": str(top_k),
+            "frames": str(frames).lower(),
+            "segments": str(segments).lower(),
+        }
         optional = {
             "start": start_seconds,
             "end": end_seconds,
-            "model": model,
             "early_exit": early_exit,
             "early_hold": early_hold_seconds,
         }
         params |= {name: str(value) for name, value in optional.items() if value is not None}
-        key = str(uuid.uuid4()) if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+        if models:
+            params["model"] = [*models]
+        key = checked_idempotency_key(idempotency_key)
         upload = open_upload(source, on_progress=on_progress)
-        return Call("POST", "v1/classify", Prediction, params=params, upload=upload, idempotency_key=key)
+        return Call("POST", "v1/classify", answer, params=params, upload=upload, idempotency_key=key)
 
     def _usage_call(
         self, since: date | None, until: date | None, key: str | None, after: str | None
     ) -> Call[UsagePage]:
         optional = {"since": since, "until": until, "key": key, "after": after}
-        params = {name: str(value) for name, value in optional.items() if value is not None}
+        params: dict[str, str | list[str]] = {name: str(value) for name, value in optional.items() if value is not None}
         return Call("GET", "v1/usage", UsagePage, params=params)
 
     def _forget_call(self, owner: str | None) -> Call[Forgotten]:
@@ -132,7 +152,10 @@ class Base:
         return Failures(self._retries, repeatable=call.upload is None or call.upload.repeatable)
 
 
-def _checked_idempotency_key(key: str) -> str:
+def checked_idempotency_key(key: str | None) -> str:
+    """One that is good; a new one for None. Raises OptionError."""
+    if key is None:
+        return str(uuid.uuid4())
     if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable() and key.strip() == key):
         raise OptionError("an idempotency_key has 1 to 255 printable ASCII characters, and no space at its ends")
     return key

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 from datetime import date
 from typing import Literal, Self
 
@@ -10,12 +11,15 @@ import httpx2
 
 from vidseq.client.answers import AnswerT, read_answer, typed_errors
 from vidseq.client.blocking import Stream, VideoStream
-from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call
+from vidseq.client.calls import DEFAULT_OPTIONS, DEFAULT_TIMEOUT_SECONDS, STREAM_RECONNECTS, Base, Call, Told
+from vidseq.client.file_uploads import AsyncUploads, Uploads
+from vidseq.client.hooks import Webhooks
+from vidseq.client.jobs import AsyncJobs, Jobs
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
 from vidseq.errors import ServiceError
 from vidseq.messages import Open, Resume, StreamOptions
-from vidseq.schemas import Forgotten, ModelInfo, Models, Prediction, UsageDay
+from vidseq.schemas import ALL_MODELS, Forgotten, ModelInfo, Models, Prediction, UsageDay
 
 
 class Client(Base):
@@ -27,6 +31,9 @@ class Client(Base):
     off. `verify` says whom to trust over https, streams included, in place of those whom this machine trusts: for a
     certificate of your own, `ssl.create_default_context(cafile="ca.pem")`. `transport` is an httpx2 transport, for
     tests and special networks. Redirects are never followed: the key and the video stay with `base_url`.
+
+    `uploads` sends files in pieces, each of which goes on where a connection was cut; `jobs` hands over many or large
+    videos, to be labelled when it is their turn; `webhooks` tells whether it is a service that says a job has ended.
     """
 
     def __init__(
@@ -47,6 +54,9 @@ class Client(Base):
             verify=self._verify,
             transport=transport,
         )
+        self.uploads = Uploads(self._http, retries=self._retries)
+        self.jobs = Jobs(self._ask, self.uploads)
+        self.webhooks = Webhooks()
 
     def classify(
         self,
@@ -89,18 +99,53 @@ class Client(Base):
         """
         call = self._classify_call(
             source,
+            Prediction,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             top_k=top_k,
             frames=frames,
             segments=segments,
-            model=model,
+            models=[] if model is None else [model],
             early_exit=early_exit,
             early_hold_seconds=early_hold_seconds,
             idempotency_key=idempotency_key,
             on_progress=on_progress,
         )
         return self._ask(call)
+
+    def classify_each(
+        self,
+        source: Source,
+        models: Sequence[str] = (),
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        top_k: int = 5,
+        frames: bool = True,
+        segments: bool = True,
+        idempotency_key: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Ask several models of a service about one video, which is sent, decoded and encoded once.
+
+        client.classify_each("clip.mp4", ["gestures", "safety"])
+
+        `models` are names of `models()`, in the order of the answers; () is all that the key may ask, in the order of
+        `models()`. The rest is as in `classify`, and so are the errors.
+        """
+        call = self._classify_call(
+            source,
+            Told,
+            models=[*models] or [ALL_MODELS],
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            top_k=top_k,
+            frames=frames,
+            segments=segments,
+            idempotency_key=idempotency_key,
+            on_progress=on_progress,
+        )
+        return self._ask(call).predictions
 
     def stream(
         self,
@@ -180,7 +225,7 @@ class Client(Base):
         return tuple(days)
 
     def forget(self, *, owner: str | None = None) -> Forgotten:
-        """Have the service forget all that it keeps of this key's videos: live sessions and answers to ask for again.
+        """Have the service forget this key's videos: uploads, jobs, live sessions and answers to ask for again.
 
         A key with the scope admin may name another one's id as `owner`. Usage is not forgotten.
         """
@@ -207,7 +252,7 @@ class Client(Base):
     def _send(self, call: Call[AnswerT]) -> AnswerT:
         upload = call.upload
         headers = call.headers(sha256=None if upload is None else upload.sha256())
-        content = None if upload is None else upload.chunks()
+        content = call.json if upload is None else upload.chunks()
         with typed_errors(self.base_url):
             response = self._http.request(call.method, call.path, params=call.params, headers=headers, content=content)
         return read_answer(response, call.answer)
@@ -234,6 +279,9 @@ class AsyncClient(Base):
             verify=self._verify,
             transport=transport,
         )
+        self.uploads = AsyncUploads(self._http, retries=self._retries)
+        self.jobs = AsyncJobs(self._ask, self.uploads)
+        self.webhooks = Webhooks()
 
     async def classify(
         self,
@@ -253,18 +301,47 @@ class AsyncClient(Base):
         """As `Client.classify`; `on_progress` is called on the event loop."""
         call = self._classify_call(
             source,
+            Prediction,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             top_k=top_k,
             frames=frames,
             segments=segments,
-            model=model,
+            models=[] if model is None else [model],
             early_exit=early_exit,
             early_hold_seconds=early_hold_seconds,
             idempotency_key=idempotency_key,
             on_progress=on_progress,
         )
         return await self._ask(call)
+
+    async def classify_each(
+        self,
+        source: Source,
+        models: Sequence[str] = (),
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        top_k: int = 5,
+        frames: bool = True,
+        segments: bool = True,
+        idempotency_key: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> tuple[Prediction, ...]:
+        """As `Client.classify_each`; `on_progress` is called on the event loop."""
+        call = self._classify_call(
+            source,
+            Told,
+            models=[*models] or [ALL_MODELS],
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            top_k=top_k,
+            frames=frames,
+            segments=segments,
+            idempotency_key=idempotency_key,
+            on_progress=on_progress,
+        )
+        return (await self._ask(call)).predictions
 
     def stream(
         self,
@@ -336,7 +413,7 @@ class AsyncClient(Base):
     async def _send(self, call: Call[AnswerT]) -> AnswerT:
         upload = call.upload
         headers = call.headers(sha256=None if upload is None else await upload.sha256_async())
-        content = None if upload is None else upload.chunks_async()
+        content = call.json if upload is None else upload.chunks_async()
         with typed_errors(self.base_url):
             response = await self._http.request(
                 call.method, call.path, params=call.params, headers=headers, content=content

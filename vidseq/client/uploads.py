@@ -35,18 +35,19 @@ class Upload:
         self._on_progress = on_progress
         self._sha256: bytes | None = None
 
-    def chunks(self) -> Iterator[bytes]:
-        num_sent = 0
-        with contextlib.closing(self._pieces()) as pieces:
+    def chunks(self, first: int = 0, end: int | None = None) -> Generator[bytes, None, None]:
+        """The bytes from `first` up to `end`, or to the last; `on_progress` counts from the very first."""
+        num_sent = first
+        with contextlib.closing(self.pieces(first, end)) as pieces:
             for chunk in pieces:
                 yield chunk
                 num_sent += len(chunk)
                 self._on_progress(num_sent, self.num_bytes)
 
-    async def chunks_async(self) -> AsyncGenerator[bytes, None]:
+    async def chunks_async(self, first: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """The same chunks; only the reading is done in a thread, so that a slow disk does not stop the event loop."""
-        num_sent = 0
-        async with contextlib.aclosing(self._pieces_async()) as pieces:
+        num_sent = first
+        async with contextlib.aclosing(self._pieces_async(first, end)) as pieces:
             async for chunk in pieces:
                 yield chunk
                 num_sent += len(chunk)
@@ -56,7 +57,7 @@ class Upload:
         """Of all that is sent, by one pass over it, the first time; None where the bytes can be read once only."""
         if self._sha256 is None and self.repeatable:
             found = hashlib.sha256()
-            for chunk in self._pieces():
+            for chunk in self.pieces():
                 found.update(chunk)
             self._sha256 = found.digest()
         return self._sha256
@@ -71,17 +72,20 @@ class Upload:
             self._sha256 = found.digest()
         return self._sha256
 
-    def _pieces(self) -> Generator[bytes, None, None]:
-        num_read = 0
+    def pieces(self, first: int = 0, end: int | None = None) -> Generator[bytes, None, None]:
+        """As `chunks`; nobody is told of any progress."""
+        num_read, end = first, self.num_bytes if end is None else end
         with self._rewound() as file:
-            while chunk := self._checked(file.read(self._wanted_bytes(num_read)), num_read):
+            _skip(file, first)
+            while chunk := self._checked(file.read(_wanted_bytes(num_read, end)), num_read, end):
                 yield chunk
                 num_read += len(chunk)
 
-    async def _pieces_async(self) -> AsyncGenerator[bytes, None]:
-        num_read = 0
+    async def _pieces_async(self, first: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        num_read, end = first, self.num_bytes if end is None else end
         with self._rewound() as file:
-            while chunk := self._checked(await self._read(file, self._wanted_bytes(num_read)), num_read):
+            _skip(file, first)
+            while chunk := self._checked(await self._read(file, _wanted_bytes(num_read, end)), num_read, end):
                 yield chunk
                 num_read += len(chunk)
 
@@ -95,15 +99,21 @@ class Upload:
                 await asyncio.wait({reading})
             raise
 
-    def _wanted_bytes(self, num_read: int) -> int:
-        return CHUNK_BYTES if self.num_bytes is None else min(CHUNK_BYTES, self.num_bytes - num_read)
-
-    def _checked(self, chunk: bytes, num_read: int) -> bytes:
-        if not chunk and self.num_bytes is not None and num_read < self.num_bytes:
+    def _checked(self, chunk: bytes, num_read: int, end: int | None) -> bytes:
+        if not chunk and end is not None and num_read < end:
             raise InputError(
                 f"the file ended after {num_read:,} of {self.num_bytes:,} bytes: it changed while it was sent"
             )
         return chunk
+
+
+def _wanted_bytes(num_read: int, end: int | None) -> int:
+    return CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - num_read)
+
+
+def _skip(file: BinaryIO, num_bytes: int) -> None:
+    if num_bytes:
+        file.seek(num_bytes, os.SEEK_CUR)
 
 
 def open_upload(source: Source, *, on_progress: Progress | None) -> Upload:

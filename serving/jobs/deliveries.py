@@ -1,0 +1,179 @@
+"""Messages to webhooks: leased, sent, sent again. Knows HTTP as a client does, and not why a job has ended.
+
+At least once: a message whose sender has died is sent again when its lease has run out, under the same id. No redirect
+is followed, no cookie kept, and of an answer nothing is read but its status.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+from sqlalchemy import Row, select, update
+
+from serving.database.core import Database
+from serving.database.errors import DatabaseDown
+from serving.database.tables import deliveries, jobs
+from serving.jobs.addresses import address_of, refuse_unsafe
+from serving.jobs.errors import WebhookNotAllowed
+from serving.jobs.jobs import begun, secret_name, told
+from serving.jobs.settings import JobSettings
+from serving.sealing import Vault
+from vidseq import __version__
+from vidseq.jobs import JobEvent
+from vidseq.webhooks import headers
+
+logger = logging.getLogger(__name__)
+
+_rows = deliveries.c
+JITTER = 0.2
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent. `attempts` counts this one, too."""
+
+    id: str
+    url: str
+    secret: str
+    body: bytes
+    attempts: int
+    token: bytes
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of a sending: the status of an answer, or why there was none."""
+
+    status: int | None
+    reason: str | None
+
+    @property
+    def taken(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Outbox:
+    """Thread-safe. Every method raises DatabaseDown."""
+
+    def __init__(self, database: Database, vault: Vault, settings: JobSettings) -> None:
+        self.settings = settings
+        self._database = database
+        self._vault = vault
+
+    def lease(self, most: int) -> list[Message]:
+        """Up to so many that are due, now the caller's until their sending must have ended."""
+        message = (_rows.id.label("message_id"), _rows.attempts)
+        if not self._any_due():  # reading holds up nobody
+            return []
+        which = select(jobs, begun, *message).join(deliveries, jobs.c.id == _rows.job_id)
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            due = which.where(_rows.due_at <= now).order_by(_rows.due_at).limit(most)
+            rows = connection.execute(due.with_for_update(of=deliveries, skip_locked=True)).all()
+            messages = [self._message(row) for row in rows]
+            for sending in messages:
+                until = now + 3 * self.settings.webhooks.timeout_seconds
+                taken = {"attempts": sending.attempts, "claim": sending.token, "due_at": until}
+                connection.execute(update(deliveries).where(_rows.id == sending.id).values(taken))
+        return messages
+
+    def _any_due(self) -> bool:
+        with self._database.reading() as connection:
+            due = select(_rows.id).where(_rows.due_at <= self._database.now(connection)).limit(1)
+            return connection.execute(due).one_or_none() is not None
+
+    def _message(self, row: Row[Any]) -> Message:
+        ended_at = datetime.fromtimestamp(row.finished_at, UTC)
+        event = JobEvent.model_validate({"type": f"job.{row.end_state}", "timestamp": ended_at, "data": told(row)})
+        return Message(
+            id=row.message_id,
+            url=row.webhook_url,
+            secret=self._vault.open(row.webhook_secret, name=secret_name(row.id)).decode(),
+            body=event.model_dump_json().encode(),
+            attempts=row.attempts + 1,
+            token=os.urandom(16),
+        )
+
+    def settle(self, message: Message, sent: Sent) -> None:
+        """It was delivered, or is due again after a pause that grows, or is given up."""
+        pauses = self.settings.webhooks.pauses_seconds
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            due_at = None
+            if not sent.taken and message.attempts <= len(pauses):
+                due_at = now + pauses[message.attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
+            settled = {
+                "claim": None,
+                "due_at": due_at,
+                "status": sent.status,
+                "reason": sent.reason,
+                "delivered_at": now if sent.taken else None,
+            }
+            held = (_rows.id == message.id) & (_rows.claim == message.token)
+            connection.execute(update(deliveries).where(held).values(settled))
+
+
+class Postman:
+    """For one event loop: `run` ends when it is cancelled."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._settings = outbox.settings.webhooks
+
+    async def run(self) -> None:
+        async with httpx2.AsyncClient(
+            timeout=self._settings.timeout_seconds, follow_redirects=False, trust_env=False
+        ) as client:
+            while True:
+                messages: list[Message] = []
+                with suppress(DatabaseDown):  # which is in the log
+                    messages = await asyncio.to_thread(self._outbox.lease, self._settings.max_at_once)
+                if messages:
+                    await asyncio.gather(*(self._deliver(client, message) for message in messages))
+                else:
+                    await asyncio.sleep(self._outbox.settings.poll_seconds)
+
+    async def _deliver(self, client: httpx2.AsyncClient, message: Message) -> None:
+        sent = await send(client, message, self._settings.timeout_seconds, allow_private=self._settings.allow_private)
+        if not sent.taken:
+            logger.info("message %s, attempt %s: %s", message.id, message.attempts, sent.reason or sent.status)
+        with suppress(DatabaseDown):  # then it is sent once more
+            await asyncio.to_thread(self._outbox.settle, message, sent)
+
+
+async def send(client: httpx2.AsyncClient, message: Message, seconds: float, *, allow_private: bool) -> Sent:
+    """Raises nothing: what goes wrong is told."""
+    try:
+        url = httpx2.URL(message.url)
+        refuse_unsafe(message.url, allow_private=allow_private)
+        async with asyncio.timeout(seconds):
+            port = url.port or {"http": 80, "https": 443}[url.scheme]
+            address = await address_of(url.host, port, allow_private=allow_private)
+            request = client.build_request(
+                "POST",
+                url.copy_with(host=str(address)),
+                content=message.body,
+                headers={
+                    "Host": url.netloc.decode(),
+                    "Content-Type": "application/json",
+                    "User-Agent": f"vidseq/{__version__}",
+                    **headers(message.id, message.body, secret=message.secret, timestamp=int(time.time())),
+                },
+                extensions={"sni_hostname": url.host},
+            )
+            response = await client.send(request, stream=True)
+            await response.aclose()
+        return Sent(response.status_code, None)
+    except WebhookNotAllowed as error:
+        return Sent(None, str(error))
+    except TimeoutError:
+        return Sent(None, f"no answer within {seconds:g} seconds")
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        return Sent(None, f"{type(error).__name__}: {error}"[:300])

@@ -1,0 +1,259 @@
+"""Items that are labelled: as many at once as may be, again after a crash, alone after a crash, never for ever."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.database.core import Database
+from serving.jobs.dispatcher import Dispatcher, Execute
+from serving.jobs.execution import Execution, Item
+from serving.jobs.queue import Crash, Leased
+from serving.jobs.settings import JobSettings
+from serving.once.kept import Answer
+from serving.usage.used import Charge, Used, uncharged
+from serving.whole import Whole
+from tests.toy_jobs import ANSWER, OWNER, Kept, asked_for, inline
+from tests.web_server import Held, count_bytes, raising
+from vidseq.errors import DecoderCrashed, ModelNotFound, UnsupportedContainer
+from vidseq.jobs import Job
+from vidseq.schemas import Predictions
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    with closing(Database(f"sqlite://{tmp_path}/vidseq.db")) as database:
+        yield Kept(database, tmp_path / "uploads", JobSettings(poll_seconds=0.02, lease_seconds=0.6, max_in_flight=4))
+
+
+@asynccontextmanager
+async def dispatching(kept: Kept, execute: Execute) -> AsyncIterator[None]:
+    task = asyncio.create_task(Dispatcher(kept.queue, execute).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def ended(kept: Kept, *jobs: Job) -> list[Job]:
+    async with asyncio.timeout(SECONDS):
+        while not all(kept.now(job).ended for job in jobs):
+            await asyncio.sleep(0.01)
+    return [kept.now(job) for job in jobs]
+
+
+def run(work: Callable[[], Awaitable[Any]]) -> Any:
+    async def in_time() -> Any:
+        async with asyncio.timeout(2 * SECONDS):
+            return await work()
+
+    return asyncio.run(in_time())
+
+
+async def answered(item: Leased) -> Answer:
+    return ANSWER
+
+
+def test_all_items_of_all_jobs_are_labelled(kept: Kept) -> None:
+    async def work() -> list[Job]:
+        async with dispatching(kept, answered):
+            return await ended(kept, kept.job(30), kept.job(2))
+
+    assert [(job.state, job.num_succeeded) for job in run(work)] == [("succeeded", 30), ("succeeded", 2)]
+
+
+def test_no_more_are_held_than_may_be_and_as_many_as_may_be(kept: Kept) -> None:
+    held, most = 0, 0
+
+    async def execute(item: Leased) -> Answer:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        await asyncio.sleep(0.02)
+        held -= 1
+        return ANSWER
+
+    async def work() -> None:
+        async with dispatching(kept, execute):
+            await ended(kept, kept.job(12))
+
+    run(work)
+    assert most == kept.settings.max_in_flight
+
+
+def test_what_takes_longer_than_its_lease_is_begun_once(kept: Kept) -> None:
+    begun: list[int] = []
+
+    async def execute(item: Leased) -> Answer:
+        begun.append(item.position)
+        await asyncio.sleep(3 * kept.settings.lease_seconds)
+        return ANSWER
+
+    async def work() -> None:
+        async with dispatching(kept, execute), dispatching(kept, execute):
+            await ended(kept, kept.job(2))
+
+    run(work)
+    assert sorted(begun) == [0, 1]
+
+
+def test_what_crashes_is_begun_again_and_in_the_end_it_has_failed_and_says_why(kept: Kept) -> None:
+    begun: Counter[int] = Counter()
+
+    async def execute(item: Leased) -> Answer | Crash:
+        begun[item.position] += 1
+        if item.position == 0:
+            return Crash("the decoder was killed")
+        if item.position == 1 and item.attempts < 3:
+            raise RuntimeError("not for strangers' eyes")
+        return ANSWER
+
+    async def work() -> list[Job]:
+        async with dispatching(kept, execute):
+            return await ended(kept, kept.job(3))
+
+    (job,) = run(work)
+    assert (job.state, job.num_failed, job.num_succeeded) == ("failed", 1, 2)
+    assert begun == {0: 3, 1: 3, 2: 1}
+    failed, again, _ = kept.jobs.results(OWNER, job.id, after=None, limit=3).results
+    assert failed.problem is not None and failed.problem.type == "job/crashed"
+    assert "begun 3 times" in failed.problem.detail and "the decoder was killed" in failed.problem.detail
+    assert (again.state, again.attempts) == ("succeeded", 3)
+
+
+def test_who_has_crashed_is_labelled_beside_no_other_that_has(kept: Kept) -> None:
+    suspects, most = 0, 0
+
+    async def execute(item: Leased) -> Answer | Crash:
+        nonlocal suspects, most
+        if item.attempts == 1:
+            return Crash("somebody took all with him")
+        suspects += 1
+        most = max(most, suspects)
+        await asyncio.sleep(0.02)
+        suspects -= 1
+        return ANSWER
+
+    async def work() -> list[Job]:
+        async with dispatching(kept, execute):
+            return await ended(kept, kept.job(8))
+
+    assert run(work)[0].state == "succeeded" and most == 1
+
+
+def test_an_item_whose_dispatchers_die_fails_without_being_begun_a_fourth_time(kept: Kept) -> None:
+    job = kept.job()
+    for attempt in (1, 2, 3):
+        (item,) = kept.queue.lease(1)
+        assert item.attempts == attempt
+        kept.queue.put_back(item)  # as if its lease had run out
+
+    async def execute(item: Leased) -> Answer:
+        raise AssertionError("it is begun once more")
+
+    async def work() -> list[Job]:
+        async with dispatching(kept, execute):
+            return await ended(kept, job)
+
+    assert run(work)[0].num_failed == 1
+    problem = kept.jobs.results(OWNER, job.id, after=None, limit=1).results[0].problem
+    assert problem is not None and "begun 3 times" in problem.detail and "not heard of again" in problem.detail
+
+
+def test_what_is_cancelled_is_stopped(kept: Kept) -> None:
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def execute(item: Leased) -> Answer:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        raise AssertionError("it is awaited for ever")
+
+    async def work() -> None:
+        job = kept.job()
+        async with dispatching(kept, execute):
+            await begun.wait()
+            kept.jobs.cancel(OWNER, job.id)
+            await asyncio.wait_for(stopped.wait(), SECONDS)
+            assert kept.now(job).state == "cancelled"
+
+    run(work)
+
+
+def test_a_dispatcher_that_leaves_in_good_order_gives_back_what_it_holds(kept: Kept) -> None:
+    async def execute(item: Leased) -> Answer:
+        await asyncio.Event().wait()
+        return ANSWER
+
+    async def work() -> None:
+        async with dispatching(kept, execute):
+            while kept.now(job).state != "running":
+                await asyncio.sleep(0.01)
+
+    job = kept.job(3)
+    run(work)
+    assert [item.attempts for item in kept.queue.lease(9)] == [1, 1, 1]
+
+
+# Labelled in the process of the model ------------------------------------------------------------
+
+
+def execution(kept: Kept, classify: Any = count_bytes, *, charge: Charge = uncharged, at_once: int = 2) -> Execution:
+    return Execution(kept.uploads, Whole(classify, None), charge=charge, at_once=at_once)
+
+
+def item(kept: Kept, content: bytes = b"a video", **options: Any) -> Item:
+    kept.jobs.create(OWNER, asked_for([inline(content)], options=options))
+    (leased,) = kept.queue.lease(1)
+    return Item("job_1/0", leased.owner, leased.upload_id, leased.options)
+
+
+def test_an_item_is_labelled_as_a_request_would_be_and_charged(kept: Kept) -> None:
+    charged: list[tuple[str, Used]] = []
+    charging = execution(kept, charge=lambda owner, used: charged.append((owner, used)))
+    answer = run(lambda: charging.label(item(kept, b"12345", top_k=2, frames=False)))
+    (prediction,) = Predictions.model_validate_json(answer.body).predictions
+    assert answer.status == 200 and prediction.action is not None and prediction.action.label == "5 bytes"
+    assert len(prediction.top) == 2 and prediction.frames == ()
+    assert [(owner, used.frames_labelled) for owner, used in charged] == [(OWNER, 1)]
+
+
+def test_a_video_that_is_none_is_a_problem_and_a_decoder_that_dies_is_a_crash(kept: Kept) -> None:
+    refused = run(lambda: execution(kept, raising(UnsupportedContainer("it is a letter"))).label(item(kept)))
+    assert refused.status == 422 and b"it is a letter" in refused.body
+    assert run(lambda: execution(kept, raising(DecoderCrashed("it fell"))).label(item(kept))) == Crash("it fell")
+
+
+def test_what_is_not_there_any_more_is_a_problem(kept: Kept) -> None:
+    asked = item(kept)
+    assert run(lambda: execution(kept, raising(ModelNotFound("it is gone"))).label(asked)).status == 404
+    kept.uploads.delete(OWNER, asked.upload_id)
+    assert run(lambda: execution(kept).label(asked)).status == 404
+
+
+def test_no_more_are_labelled_at_once_than_may_be_and_who_stops_waiting_stops_it(kept: Kept) -> None:
+    held = Held()
+
+    async def work() -> None:
+        running = execution(kept, held, at_once=1)
+        first, second = (asyncio.create_task(running.label(item(kept))) for _ in range(2))
+        await asyncio.to_thread(held.entered.wait, SECONDS)
+        first.cancel()
+        assert await asyncio.to_thread(held.stopped.wait, SECONDS)
+        held.release.set()
+        answer = await second
+        assert isinstance(answer, Answer) and answer.status == 200
+
+    run(work)
+    assert threading.active_count() < 50
