@@ -35,7 +35,7 @@ from serving.keys import list_keys
 from serving.local_ray import start_ray
 from serving.locked import refuse_open_ray
 from serving.parts import Frames
-from serving.places import open_database, open_jobs, open_once, open_sessions, open_uploads
+from serving.places import open_database, open_jobs, open_once, open_sessions, open_uploads, open_vault
 from serving.rates import rates_of, store_of_rates
 from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
@@ -131,6 +131,7 @@ class Service:
         return Execution(
             uploads,
             Whole(self._classify, self._classify_each),
+            open_vault(),
             charge=self._ledger,
             at_once=self._args.jobs.items_at_once,
         )

@@ -6,6 +6,7 @@ due items    ->  Control  ->  Service.label_item
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -23,6 +24,7 @@ from serving.places import open_background, open_database
 from serving.web import create_control_app
 
 NO_SERVICE_SECONDS = 2.0
+GIVE_BACK_SECONDS = 5.0
 LEAVING = "the service is stopping"
 
 logger = logging.getLogger("ray.serve")  # where a replica's log goes
@@ -62,7 +64,8 @@ class Control:
     async def leave(self) -> None:
         """Be unready from here on, so that whoever balances loads looks elsewhere; leave jobs to others."""
         self._leaving = True
-        await self._background.end()
+        with suppress(TimeoutError):  # of a database that is slow: leases end by themselves
+            await asyncio.wait_for(self._background.end(), GIVE_BACK_SECONDS)
 
     async def _ask(self, timeout_seconds: float) -> str | None:
         async with asyncio.timeout(timeout_seconds):
@@ -73,7 +76,7 @@ class Control:
 
     async def _label(self, leased: Leased) -> Outcome:
         """By a replica of the service: a few bytes go there, for all have the same uploads."""
-        item = Item(f"{leased.job_id}/{leased.position}", leased.owner, leased.upload_id, leased.options)
+        item = Item(leased.job_id, leased.position, leased.owner, leased.upload_id, leased.options)
         handle = serve.get_deployment_handle("Service", app_name=self._args.service)
         response: Any = handle.label_item.remote(item)
         try:

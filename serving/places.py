@@ -68,7 +68,7 @@ def open_database(*, num_nodes: int) -> Database:
 
 def open_once(database: Database, settings: OnceSettings) -> Once:
     """Answers to requests with a key. Raises OptionError: the environment of this node has no keys to seal them."""
-    return Once(Kept(database, _vault(), settings))
+    return Once(Kept(database, open_vault(), settings))
 
 
 def open_uploads(database: Database, settings: UploadSettings) -> Uploads | None:
@@ -89,15 +89,16 @@ def open_uploads(database: Database, settings: UploadSettings) -> Uploads | None
 
 def open_jobs(database: Database, uploads: Uploads | None, settings: JobSettings) -> Jobs | None:
     """None where there are no uploads, of which jobs are made. Raises OptionError, as open_once does."""
-    return None if uploads is None else Jobs(database, _vault(), uploads, settings)
+    return None if uploads is None else Jobs(database, open_vault(), uploads, settings)
 
 
 def open_background(database: Database, execute: Execute, settings: JobSettings) -> Background:
     """What is done for the jobs of the same database. Raises OptionError, as open_once does."""
-    return Background(database, _vault(), execute, settings)
+    return Background(database, open_vault(), execute, settings)
 
 
-def _vault() -> Vault:
+def open_vault() -> Vault:
+    """What seals. Raises OptionError: the environment of this node has no keys for it."""
     keys = os.environ.get(KEYS, "")
     if not keys:
         raise OptionError(f"{KEYS} is needed in the environment of every node: see deploy/")

@@ -82,8 +82,9 @@ def drain(*, notice_seconds: float, limit_seconds: float) -> int:
 
     /readyz is red at once. For `notice_seconds` whoever has not looked yet is still answered.
     """
-    try:
+    with suppress(*_NO_ANSWER):
         _ask_all(CONTROL, "leave", seconds=ANSWER_SECONDS)
+    try:
         time.sleep(notice_seconds)
         _ask_all(SERVICE, "leave", seconds=ANSWER_SECONDS)
         deadline = time.monotonic() + limit_seconds

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +22,15 @@ from tests.web_server import Held, count_bytes, raising, running, toy_app, wait_
 from vidseq.cli import app
 from vidseq.client import AsyncClient, Client
 from vidseq.client.job_calls import Video, Webhook
-from vidseq.errors import JobUnfinished, NotFound, OptionError, RequestRejected, UnsupportedContainer, WebhookRefused
+from vidseq.errors import (
+    JobUnfinished,
+    NotFound,
+    OptionError,
+    RequestRejected,
+    SourceNotFound,
+    UnsupportedContainer,
+    WebhookRefused,
+)
 from vidseq.webhooks import check, headers, new_secret
 
 QUICK = JobSettings(
@@ -134,7 +143,7 @@ def test_the_same_request_makes_one_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        (b"{", 422, "body is wrong"),
+        (b"{", 422, "no JSON"),
         (b'{"items": []}', 422, "items"),
         (b'{"items": [{"upload": "../../etc/passwd"}]}', 404, "no upload"),
         (b'{"items": [{"clip": "MTIz"}], "options": {"model": "other"}}', 404, "no model is named"),
@@ -164,6 +173,15 @@ def test_what_is_no_cursor_is_refused(tmp_path: Path, after: str) -> None:
 def test_a_service_without_jobs_says_so() -> None:
     with running(toy_app()) as url, Client(url) as client, pytest.raises(RequestRejected, match="keeps no jobs"):
         client.jobs.get("job_1")
+
+
+def test_what_is_wrong_with_one_video_is_said_before_any_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    with Client("http://127.0.0.1:9") as client:
+        with pytest.raises(SourceNotFound, match="no file"):
+            client.jobs.create([tmp_path / "a.mp4", tmp_path / "none.mp4"])
+        with pytest.raises(OptionError, match="twice"):
+            client.jobs.create([Video(b"1", "twice"), Video(b"2", "twice")])
 
 
 @pytest.mark.parametrize("videos", [[], "a.mp4", b"video"])
@@ -219,6 +237,18 @@ def test_a_webhook_where_nobody_listens_is_told_of(tmp_path: Path) -> None:
         job = client.jobs.create([b"12345"], webhook=nobody)
         wait_until(lambda: client.jobs.deliveries(job) != () and client.jobs.deliveries(job)[0].state == "failed")
         assert "ConnectError" in (client.jobs.deliveries(job)[0].reason or "")
+
+
+def test_a_host_that_is_no_name_holds_up_no_other_message(tmp_path: Path) -> None:
+    """It is refused where it is asked for; a row of before that was so must not end the sender."""
+    held = Held()
+    with service(tmp_path, classify=held) as client, listening() as hook:
+        jobs = [client.jobs.create([b"1"], webhook=hook_at(hook)) for _ in range(3)]
+        with closing(sqlite3.connect(tmp_path / "vidseq.db")) as database, database:
+            database.execute("UPDATE jobs SET webhook_url = 'https://a..b/' WHERE id = ?", (jobs[0].id,))
+        held.release.set()
+        wait_until(lambda: all(client.jobs.deliveries(job) for job in jobs))
+        wait_until(lambda: {client.jobs.deliveries(job)[0].state for job in jobs[1:]} == {"delivered"})
 
 
 def test_nothing_is_sent_to_a_private_address_by_whatever_name(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ import pytest
 from serving.database.core import Database
 from serving.jobs.dispatcher import Dispatcher, Execute
 from serving.jobs.execution import Execution, Item
-from serving.jobs.queue import Crash, Leased
+from serving.jobs.queue import Crash, Leased, Result
 from serving.jobs.settings import JobSettings
-from serving.once.kept import Answer
 from serving.usage.used import Charge, Used, uncharged
 from serving.whole import Whole
-from tests.toy_jobs import ANSWER, OWNER, Kept, asked_for, inline
-from tests.web_server import Held, count_bytes, raising
+from tests.toy_jobs import OWNER, Kept, asked_for, inline
+from tests.web_server import Held, count_bytes, raising, wait_until
 from vidseq.errors import DecoderCrashed, ModelNotFound, UnsupportedContainer
 from vidseq.jobs import Job
 from vidseq.schemas import Predictions
@@ -35,7 +34,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
 
 @asynccontextmanager
 async def dispatching(kept: Kept, execute: Execute) -> AsyncIterator[None]:
-    task = asyncio.create_task(Dispatcher(kept.queue, execute).run())
+    task = asyncio.create_task(Dispatcher(kept.queue, kept.vault, execute).run())
     try:
         yield
     finally:
@@ -59,13 +58,16 @@ def run(work: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(in_time())
 
 
-async def answered(item: Leased) -> Answer:
-    return ANSWER
+def answering(kept: Kept) -> Execute:
+    async def execute(item: Leased) -> Result:
+        return kept.result(item)
+
+    return execute
 
 
 def test_all_items_of_all_jobs_are_labelled(kept: Kept) -> None:
     async def work() -> list[Job]:
-        async with dispatching(kept, answered):
+        async with dispatching(kept, answering(kept)):
             return await ended(kept, kept.job(30), kept.job(2))
 
     assert [(job.state, job.num_succeeded) for job in run(work)] == [("succeeded", 30), ("succeeded", 2)]
@@ -74,13 +76,13 @@ def test_all_items_of_all_jobs_are_labelled(kept: Kept) -> None:
 def test_no_more_are_held_than_may_be_and_as_many_as_may_be(kept: Kept) -> None:
     held, most = 0, 0
 
-    async def execute(item: Leased) -> Answer:
+    async def execute(item: Leased) -> Result:
         nonlocal held, most
         held += 1
         most = max(most, held)
         await asyncio.sleep(0.02)
         held -= 1
-        return ANSWER
+        return kept.result(item)
 
     async def work() -> None:
         async with dispatching(kept, execute):
@@ -93,10 +95,10 @@ def test_no_more_are_held_than_may_be_and_as_many_as_may_be(kept: Kept) -> None:
 def test_what_takes_longer_than_its_lease_is_begun_once(kept: Kept) -> None:
     begun: list[int] = []
 
-    async def execute(item: Leased) -> Answer:
+    async def execute(item: Leased) -> Result:
         begun.append(item.position)
         await asyncio.sleep(3 * kept.settings.lease_seconds)
-        return ANSWER
+        return kept.result(item)
 
     async def work() -> None:
         async with dispatching(kept, execute), dispatching(kept, execute):
@@ -109,13 +111,13 @@ def test_what_takes_longer_than_its_lease_is_begun_once(kept: Kept) -> None:
 def test_what_crashes_is_begun_again_and_in_the_end_it_has_failed_and_says_why(kept: Kept) -> None:
     begun: Counter[int] = Counter()
 
-    async def execute(item: Leased) -> Answer | Crash:
+    async def execute(item: Leased) -> Result | Crash:
         begun[item.position] += 1
         if item.position == 0:
             return Crash("the decoder was killed")
         if item.position == 1 and item.attempts < 3:
             raise RuntimeError("not for strangers' eyes")
-        return ANSWER
+        return kept.result(item)
 
     async def work() -> list[Job]:
         async with dispatching(kept, execute):
@@ -133,7 +135,7 @@ def test_what_crashes_is_begun_again_and_in_the_end_it_has_failed_and_says_why(k
 def test_who_has_crashed_is_labelled_beside_no_other_that_has(kept: Kept) -> None:
     suspects, most = 0, 0
 
-    async def execute(item: Leased) -> Answer | Crash:
+    async def execute(item: Leased) -> Result | Crash:
         nonlocal suspects, most
         if item.attempts == 1:
             return Crash("somebody took all with him")
@@ -141,7 +143,7 @@ def test_who_has_crashed_is_labelled_beside_no_other_that_has(kept: Kept) -> Non
         most = max(most, suspects)
         await asyncio.sleep(0.02)
         suspects -= 1
-        return ANSWER
+        return kept.result(item)
 
     async def work() -> list[Job]:
         async with dispatching(kept, execute):
@@ -153,11 +155,11 @@ def test_who_has_crashed_is_labelled_beside_no_other_that_has(kept: Kept) -> Non
 def test_an_item_whose_dispatchers_die_fails_without_being_begun_a_fourth_time(kept: Kept) -> None:
     job = kept.job()
     for attempt in (1, 2, 3):
-        (item,) = kept.queue.lease(1)
+        (item,) = kept.queue.lease(1, suspected=attempt > 1)
         assert item.attempts == attempt
         kept.queue.put_back(item)  # as if its lease had run out
 
-    async def execute(item: Leased) -> Answer:
+    async def execute(item: Leased) -> Result:
         raise AssertionError("it is begun once more")
 
     async def work() -> list[Job]:
@@ -172,7 +174,7 @@ def test_an_item_whose_dispatchers_die_fails_without_being_begun_a_fourth_time(k
 def test_what_is_cancelled_is_stopped(kept: Kept) -> None:
     begun, stopped = asyncio.Event(), asyncio.Event()
 
-    async def execute(item: Leased) -> Answer:
+    async def execute(item: Leased) -> Result:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -192,9 +194,9 @@ def test_what_is_cancelled_is_stopped(kept: Kept) -> None:
 
 
 def test_a_dispatcher_that_leaves_in_good_order_gives_back_what_it_holds(kept: Kept) -> None:
-    async def execute(item: Leased) -> Answer:
+    async def execute(item: Leased) -> Result:
         await asyncio.Event().wait()
-        return ANSWER
+        return kept.result(item)
 
     async def work() -> None:
         async with dispatching(kept, execute):
@@ -203,43 +205,46 @@ def test_a_dispatcher_that_leaves_in_good_order_gives_back_what_it_holds(kept: K
 
     job = kept.job(3)
     run(work)
-    assert [item.attempts for item in kept.queue.lease(9)] == [1, 1, 1]
+    wait_until(lambda: [item.attempts for item in kept.queue.lease(9)] == [1, 1, 1], seconds=SECONDS)
 
 
 # Labelled in the process of the model ------------------------------------------------------------
 
 
 def execution(kept: Kept, classify: Any = count_bytes, *, charge: Charge = uncharged, at_once: int = 2) -> Execution:
-    return Execution(kept.uploads, Whole(classify, None), charge=charge, at_once=at_once)
+    return Execution(kept.uploads, Whole(classify, None), kept.vault, charge=charge, at_once=at_once)
 
 
 def item(kept: Kept, content: bytes = b"a video", **options: Any) -> Item:
     kept.jobs.create(OWNER, asked_for([inline(content)], options=options))
     (leased,) = kept.queue.lease(1)
-    return Item("job_1/0", leased.owner, leased.upload_id, leased.options)
+    return Item(leased.job_id, leased.position, leased.owner, leased.upload_id, leased.options)
 
 
 def test_an_item_is_labelled_as_a_request_would_be_and_charged(kept: Kept) -> None:
     charged: list[tuple[str, Used]] = []
     charging = execution(kept, charge=lambda owner, used: charged.append((owner, used)))
-    answer = run(lambda: charging.label(item(kept, b"12345", top_k=2, frames=False)))
-    (prediction,) = Predictions.model_validate_json(answer.body).predictions
-    assert answer.status == 200 and prediction.action is not None and prediction.action.label == "5 bytes"
+    asked = item(kept, b"12345", top_k=2, frames=False)
+    body = kept.body(asked, run(lambda: charging.label(asked)))
+    (prediction,) = Predictions.model_validate_json(body).predictions
+    assert prediction.action is not None and prediction.action.label == "5 bytes"
     assert len(prediction.top) == 2 and prediction.frames == ()
     assert [(owner, used.frames_labelled) for owner, used in charged] == [(OWNER, 1)]
 
 
 def test_a_video_that_is_none_is_a_problem_and_a_decoder_that_dies_is_a_crash(kept: Kept) -> None:
-    refused = run(lambda: execution(kept, raising(UnsupportedContainer("it is a letter"))).label(item(kept)))
-    assert refused.status == 422 and b"it is a letter" in refused.body
+    asked = item(kept)
+    refused = run(lambda: execution(kept, raising(UnsupportedContainer("it is a letter"))).label(asked))
+    assert refused.end == "failed" and b"it is a letter" in kept.body(asked, refused)
     assert run(lambda: execution(kept, raising(DecoderCrashed("it fell"))).label(item(kept))) == Crash("it fell")
 
 
 def test_what_is_not_there_any_more_is_a_problem(kept: Kept) -> None:
     asked = item(kept)
-    assert run(lambda: execution(kept, raising(ModelNotFound("it is gone"))).label(asked)).status == 404
+    gone = run(lambda: execution(kept, raising(ModelNotFound("it is gone"))).label(asked))
+    assert b"it is gone" in kept.body(asked, gone)
     kept.uploads.delete(OWNER, asked.upload_id)
-    assert run(lambda: execution(kept).label(asked)).status == 404
+    assert b"upload/not-found" in kept.body(asked, run(lambda: execution(kept).label(asked)))
 
 
 def test_no_more_are_labelled_at_once_than_may_be_and_who_stops_waiting_stops_it(kept: Kept) -> None:
@@ -253,7 +258,7 @@ def test_no_more_are_labelled_at_once_than_may_be_and_who_stops_waiting_stops_it
         assert await asyncio.to_thread(held.stopped.wait, SECONDS)
         held.release.set()
         answer = await second
-        assert isinstance(answer, Answer) and answer.status == 200
+        assert isinstance(answer, Result) and answer.end == "succeeded"
 
     run(work)
     assert threading.active_count() < 50

@@ -1,7 +1,9 @@
 """Jobs as rows: made once, leased by one, ended once, cancelled, expired, forgotten; on SQLite and on PostgreSQL."""
 
+import json
 import multiprocessing
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +15,11 @@ from typing import Any
 import pytest
 from databases import *  # noqa: F403  fixtures
 from pydantic import ValidationError
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from serving.database.core import Database
 from serving.database.tables import deliveries, job_items, jobs, uploads
+from serving.jobs.asked import JobAsked
 from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs, WebhookNotAllowed
 from serving.jobs.jobs import MAX_PAGE_BYTES
 from serving.jobs.queue import Leased
@@ -68,8 +71,8 @@ def count(kept: Kept, table: Any) -> int:
         return len(connection.execute(select(table)).all())
 
 
-def leased(kept: Kept, most: int = 1) -> Leased:
-    (item,) = kept.queue.lease(most)
+def leased(kept: Kept, most: int = 1, *, suspected: bool = False) -> Leased:
+    (item,) = kept.queue.lease(most, suspected=suspected)
     return item
 
 
@@ -183,6 +186,8 @@ def test_too_much_is_refused(database: Database, tmp_path: Path) -> None:
         {"items": [{"upload": "a"}], "webhook": {"url": "https://me:pw@e.org", "secret": SECRET}},
         {"items": [{"upload": "a"}], "webhook": {"url": "https://e.org:99999/", "secret": SECRET}},
         {"items": [{"upload": "a"}], "webhook": {"url": "https://e.org/a b", "secret": SECRET}},
+        {"items": [{"upload": "a"}], "webhook": {"url": "https://a..b/", "secret": SECRET}},
+        {"items": [{"upload": "a"}], "webhook": {"url": f"https://{'a' * 64}.com/", "secret": SECRET}},
         {"items": [{"upload": "a"}], "time_to_live_seconds": 0},
     ],
 )
@@ -200,6 +205,29 @@ def test_jobs_are_listed_the_newest_first_page_by_page(kept: Kept) -> None:
     assert [job.id for job in first.jobs + rest.jobs] == made[::-1] and rest.next is None
 
 
+def test_a_key_has_no_more_than_so_many_items_in_all(database: Database, tmp_path: Path) -> None:
+    kept = kept_in(database, tmp_path, max_kept_items=3)
+    job = kept.job(2)
+    kept.jobs.cancel(OWNER, job.id)
+    with pytest.raises(TooManyJobs, match="delete those"):
+        kept.job(2)
+    kept.jobs.delete(OWNER, job.id)
+    kept.job(2)
+
+
+@pytest.mark.parametrize("job_id", ["", "job_", "job_" + "g" * 32, "job_\0", "../x", "job_" + "0" * 33])
+def test_what_is_no_id_is_not_looked_for(kept: Kept, job_id: str) -> None:
+    with pytest.raises(JobNotFound):
+        kept.jobs.get(OWNER, job_id)
+
+
+def test_the_same_request_finds_its_job_though_what_it_names_has_changed(kept: Kept) -> None:
+    """As where `all` are other models by now."""
+    first = kept.jobs.create(OWNER, asked_for([inline(b"1")]), key_sha256=KEY, asked_sha256=b"sent")
+    other = asked_for([inline(b"1")], options={"model": "new"})
+    assert kept.jobs.create(OWNER, other, key_sha256=KEY, asked_sha256=b"sent").job.id == first.job.id
+
+
 def test_another_owner_finds_nothing(kept: Kept) -> None:
     job = kept.job()
     for ask in (kept.jobs.get, kept.jobs.cancel, kept.jobs.delete, kept.jobs.deliveries):
@@ -208,6 +236,26 @@ def test_another_owner_finds_nothing(kept: Kept) -> None:
     with pytest.raises(JobNotFound):
         kept.jobs.results("another", job.id, after=None, limit=1)
     assert kept.now(job).state == "queued"
+
+
+def test_what_is_wrong_many_times_is_told_once_and_soon() -> None:
+    swollen = json.dumps({"items": [{"upload": "a"}], **{f"no field {n}": n for n in range(200_000)}}).encode()
+    twice = [{"upload": "a", "custom_id": str(n)} for n in range(9_999)] + [{"upload": "a", "custom_id": "9998"}]
+    wrong = [{"upload": n, "none": n} for n in range(10_000)]
+    for body, words in (
+        (swollen, "200,001 fields"),
+        (json.dumps({"items": [{"upload": "a"}] * 10_001}).encode(), "10,000 are the most"),
+        (json.dumps({"items": twice}).encode(), "stands for more than one item"),
+        (json.dumps({"items": wrong}).encode(), "items.0.upload"),
+        (json.dumps({"items": [inline(b"c")] * 101}).encode(), "at most 100 clips"),
+        (json.dumps({"items": [{"upload": "a"}], "x" * 10_000: 1}).encode(), "xxx"),
+        (b"[" * 100_000, "no JSON"),
+        (b"\xff", "no JSON"),
+    ):
+        begun = time.process_time()
+        with pytest.raises(OptionError, match=words) as refused:
+            JobAsked.read(body)
+        assert len(str(refused.value)) < 400 and time.process_time() - begun < 5
 
 
 # Leased ------------------------------------------------------------------------------------------
@@ -227,7 +275,7 @@ def test_what_is_leased_is_nobody_elses_until_the_lease_has_run_out(kept: Kept) 
     item = leased(kept)
     assert kept.queue.lease(1) == []
     pass_time(kept, kept.settings.lease_seconds + 1)
-    taken = leased(kept)
+    taken = leased(kept, suspected=True)
     assert (taken.attempts, taken.position, taken.token != item.token) == (2, item.position, True)
     assert not kept.end(item), "whoever was too late is not heard"
     assert kept.end(taken, REFUSED) and not kept.end(taken)
@@ -239,10 +287,19 @@ def test_who_renews_keeps_it(kept: Kept) -> None:
     pass_time(kept, kept.settings.lease_seconds - 1)
     assert kept.queue.renew([first]) == []
     pass_time(kept, kept.settings.lease_seconds - 1)
-    assert leased(kept, 5).position == second.position
+    assert leased(kept, 5, suspected=True).position == second.position
     assert kept.queue.renew([first, second]) == [second]
     kept.jobs.cancel(OWNER, job.id)
     assert kept.queue.renew([first]) == [first]
+
+
+def test_those_that_did_not_end_are_leased_apart(kept: Kept) -> None:
+    kept.job(2)
+    first, second = kept.queue.lease(2)
+    kept.queue.put_back(first)
+    kept.queue.put_back(second, counts=False)
+    assert [item.position for item in kept.queue.lease(9)] == [second.position]
+    assert [item.position for item in kept.queue.lease(9, suspected=True)] == [first.position]
 
 
 def test_what_is_put_back_is_due_again_and_counts_where_it_is_to(kept: Kept) -> None:
@@ -253,7 +310,7 @@ def test_what_is_put_back_is_due_again_and_counts_where_it_is_to(kept: Kept) -> 
     kept.queue.put_back(item, after_seconds=60)
     assert kept.queue.lease(1) == []
     pass_time(kept, 61)
-    assert leased(kept).attempts == 2
+    assert leased(kept, suspected=True).attempts == 2
     kept.queue.put_back(item)  # it is not his any more
     assert kept.queue.lease(1) == []
 
@@ -334,6 +391,25 @@ def test_videos_stay_as_long_as_a_job_needs_them_and_a_while_longer(kept: Kept) 
     assert kept.now(job).state == "succeeded"
 
 
+def test_a_job_that_ends_leaves_the_videos_of_one_that_is_just_being_made(kept: Kept, database_url: str) -> None:
+    upload = kept.upload()
+    kept.jobs.create(OWNER, asked_for([{"upload": upload}]))
+    item, far = leased(kept), time.time() + 1e6
+    ending = threading.Thread(target=kept.end, args=(item,))
+    with closing(Database(database_url)) as other, other.writing() as connection:
+        kept.uploads.keep_until(connection, OWNER, [upload], far)
+        row = {"id": "job_2", "owner": OWNER, "asked_sha256": b"", "options": "{}", "num_items": 1, "created_at": 0.0}
+        counts = {"num_succeeded": 0, "num_failed": 0, "num_cancelled": 0}
+        connection.execute(insert(jobs).values(row | counts | {"expires_at": far}))
+        ending.start()
+        time.sleep(0.5)  # it waits for the upload by now
+        its = {"job_id": "job_2", "position": 0, "upload_id": upload, "attempts": 0, "due_at": far}
+        connection.execute(insert(job_items).values(its))
+    ending.join(20)
+    with kept.database.reading() as connection:
+        assert connection.execute(select(uploads.c.expires_at)).scalar_one() == far
+
+
 def test_a_job_whose_time_is_over_is_neither_found_nor_begun_and_then_it_is_gone(kept: Kept) -> None:
     kept.job(5, time_to_live_seconds=60)
     other = kept.job()
@@ -395,6 +471,17 @@ def test_a_message_whose_sender_has_died_is_sent_again_under_the_same_id(kept: K
     pass_time(kept, 3 * kept.settings.webhooks.timeout_seconds + 1, of=[deliveries])
     (again,) = kept.outbox.lease(9)
     assert replace(again, token=message.token, attempts=1) == message and again.attempts == 2
+
+
+def test_a_message_whose_secret_does_not_open_is_no_reason_to_send_no_other(kept: Kept) -> None:
+    for _ in range(2):
+        kept.job(webhook=webhook("https://example.org/hook"))
+    for item in kept.queue.lease(9):
+        kept.end(item)
+    with kept.database.writing() as connection:
+        first = select(jobs.c.id).limit(1).scalar_subquery()
+        connection.execute(update(jobs).where(jobs.c.id == first).values(webhook_secret=b"of another key"))
+    assert sorted(message.secret is None for message in kept.outbox.lease(9)) == [False, True]
 
 
 def test_a_job_that_is_cancelled_says_so(kept: Kept) -> None:

@@ -1,6 +1,5 @@
 """What is sent to a webhook: signed as the specification says, to public addresses alone, never further."""
 
-import asyncio
 import base64
 import os
 import socket
@@ -118,8 +117,8 @@ def test_what_a_url_says_itself_is_refused_before_anything_is_looked_up(url: str
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1", "0x7f.1", "2130706433"])
 def test_a_name_of_this_machine_is_refused_however_it_is_written(host: str) -> None:
     with pytest.raises((WebhookNotAllowed, socket.gaierror)):
-        asyncio.run(address_of(host, 443, allow_private=False))
+        address_of(host, 443, allow_private=False)
 
 
 def test_where_private_addresses_are_allowed_this_machine_is_one() -> None:
-    assert asyncio.run(address_of("127.0.0.1", 80, allow_private=True)) == ip_address("127.0.0.1")
+    assert address_of("127.0.0.1", 80, allow_private=True) == ip_address("127.0.0.1")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import threading
+import zlib
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from serving.jobs.background import Background
 from serving.jobs.deliveries import Outbox
 from serving.jobs.execution import Execution, Item
 from serving.jobs.jobs import Jobs
-from serving.jobs.queue import Leased, Outcome, Queue
+from serving.jobs.queue import Leased, Outcome, Queue, Result, sealed_name
 from serving.jobs.settings import JobSettings
 from serving.once.kept import Answer
 from serving.parts import Classify
@@ -50,7 +51,7 @@ class Kept:
         self.uploads = Uploads(self.database, self.folder)
         self.uploads.prepare()
         self.jobs = Jobs(self.database, self.vault, self.uploads, self.settings)
-        self.queue = Queue(self.database, self.vault, self.settings)
+        self.queue = Queue(self.database, self.settings)
         self.outbox = Outbox(self.database, self.vault, self.settings)
 
     def upload(self, content: bytes = b"a video", *, owner: str = OWNER) -> str:
@@ -62,7 +63,15 @@ class Kept:
         return self.jobs.create(owner, asked_for(items, **asked), key_sha256=key).job
 
     def end(self, item: Leased, answer: Answer = ANSWER) -> bool:
-        return self.queue.finish(item, answer)
+        return self.queue.finish(item, self.result(item, answer))
+
+    def result(self, item: Leased, answer: Answer = ANSWER) -> Result:
+        return Result.of(answer, self.vault, job_id=item.job_id, position=item.position)
+
+    def body(self, item: Item, result: Outcome) -> bytes:
+        """What was sealed."""
+        assert isinstance(result, Result), result
+        return zlib.decompress(self.vault.open(result.sealed, name=sealed_name(item.job_id, item.position)))
 
     def now(self, job: Job, *, owner: str = OWNER) -> Job:
         return self.jobs.get(owner, job.id)
@@ -71,12 +80,12 @@ class Kept:
 @contextmanager
 def worked_at(kept: Kept, classify: Classify = count_bytes) -> Iterator[None]:
     """Items are labelled and messages sent meanwhile, in a loop of their own, as Control does."""
-    execution = Execution(kept.uploads, Whole(classify, None), charge=uncharged, at_once=kept.settings.items_at_once)
+    execution = Execution(
+        kept.uploads, Whole(classify, None), kept.vault, charge=uncharged, at_once=kept.settings.items_at_once
+    )
 
     def execute(leased: Leased) -> Awaitable[Outcome]:
-        return execution.label(
-            Item(f"{leased.job_id}/{leased.position}", leased.owner, leased.upload_id, leased.options)
-        )
+        return execution.label(Item(leased.job_id, leased.position, leased.owner, leased.upload_id, leased.options))
 
     ending = threading.Event()
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 MAX_SECONDS = 1e10  # three centuries; far beyond it floats no longer tell two frames apart, and products are infinite
 
+MAX_NAME_LETTERS = 100  # of a field that somebody made up, when it is told of
+
 PositiveInt = Annotated[int, Field(gt=0)]
 LayerSize = Annotated[int, Field(gt=0, le=8192)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
@@ -25,7 +27,7 @@ class Config(BaseModel):
 def first_mistake(error: ValidationError) -> tuple[str, str]:
     """The name of the field that is wrong (empty where several disagree), and what is wrong with it, for a person."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, first["loc"]))[:MAX_NAME_LETTERS], first["msg"].removeprefix("Value error, ")
 
 
 class Limits(Config):

@@ -4,7 +4,6 @@ A name is looked up once for each sending, and the connection goes to the addres
 otherwise the next moment (DNS rebinding) leads nowhere else.
 """
 
-import asyncio
 import socket
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -30,15 +29,14 @@ def refuse_unsafe(url: str, *, allow_private: bool) -> None:
         _refuse_private(ip_address(parts.hostname or ""), parts.hostname)
 
 
-async def address_of(host: str, port: int, *, allow_private: bool) -> Address:
-    """One address of a host.
+def address_of(host: str, port: int, *, allow_private: bool) -> Address:
+    """One address of a host. Blocks, for as long as name servers are silent.
 
     Raises:
         WebhookNotAllowed: one of its addresses is not public, and none but public ones are allowed.
-        OSError: there is no such host, or nobody who knows.
+        OSError, UnicodeError: there is no such host, nobody who knows, or it is no name.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
     for address in addresses:
         if not allow_private:

@@ -4,17 +4,20 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import EncodedBytes, EncoderProtocol, Field, SecretStr, field_validator, model_validator
+from pydantic import EncodedBytes, EncoderProtocol, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
 
 from serving.classify_options import ClassifyOptions
-from vidseq.config import Config, PositiveSeconds
+from serving.jobs.settings import MAX_ITEMS
+from vidseq.config import Config, PositiveSeconds, first_mistake
 from vidseq.errors import OptionError
 from vidseq.webhooks import key_of
 
-MAX_ITEMS = 100_000  # whatever the settings say
+MAX_CLIPS = 100  # each of which is a file of its own
+MAX_FIELDS = 20  # of an object, which has fewer that mean anything
 MAX_URL_LETTERS = 2000
 
 
@@ -59,6 +62,10 @@ class WebhookAsked(Config):
             raise ValueError("it is not a URL of http or https with a host")
         if parts.username is not None or parts.password is not None or parts.fragment:
             raise ValueError("it holds a user, a password or a fragment: the signature says who sends")
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError:
+            raise ValueError("its host is no name") from None
         if not (url.isascii() and url.isprintable() and " " not in url):
             raise ValueError("it holds a character that a URL does not have")
         return url
@@ -99,13 +106,49 @@ class JobAsked(Config):
 
     @model_validator(mode="after")
     def _ids(self) -> Self:
-        named = [item.custom_id for item in self.items if item.custom_id is not None]
-        if len(set(named)) != len(named):
-            twice = next(name for name in named if named.count(name) > 1)
-            raise ValueError(f"custom_id {twice!r} stands for more than one item")
+        seen = set[str]()
+        for item in self.items:
+            if item.custom_id is not None:
+                if item.custom_id in seen:
+                    raise ValueError(f"custom_id {item.custom_id!r} stands for more than one item")
+                seen.add(item.custom_id)
+        if sum(item.clip is not None for item in self.items) > MAX_CLIPS:
+            raise ValueError(f"at most {MAX_CLIPS} clips may come in the job itself: upload the others")
         return self
+
+    @classmethod
+    def read(cls, body: bytes) -> "JobAsked":
+        """What a body asks for. Blocks for a moment.
+
+        Raises:
+            OptionError: the first thing that is wrong with it; never a list of thousands.
+        """
+        try:
+            said = from_json(body)
+        except ValueError as error:
+            raise OptionError(f"the body is no JSON: {error}"[:200]) from None
+        _refuse_swollen(said)
+        try:
+            return cls.model_validate(said)
+        except ValidationError as error:
+            raise OptionError("the body is wrong: " + ": ".join(filter(None, first_mistake(error)))) from None
 
     def sha256(self) -> bytes:
         """Of all that makes it this job and no other."""
         asked = self.model_dump(mode="json", exclude={"webhook": {"secret"}})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+
+
+def _refuse_swollen(said: Any) -> None:
+    """Raises OptionError: an object or a list that is larger than any that is right, before each mistake is told."""
+    waiting = [said]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if len(node) > MAX_FIELDS:
+                raise OptionError(f"the body is wrong: an object has {len(node):,} fields; none here has as many")
+            waiting += node.values()
+        elif isinstance(node, list):
+            if len(node) > MAX_ITEMS:
+                raise OptionError(f"the body is wrong: a list has {len(node):,} entries; {MAX_ITEMS:,} are the most")
+            waiting += node

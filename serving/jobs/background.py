@@ -21,7 +21,7 @@ class Background:
 
     def __init__(self, database: Database, vault: Vault, execute: Execute, settings: JobSettings) -> None:
         self._works = {
-            "the dispatcher of jobs": Dispatcher(Queue(database, vault, settings), execute).run,
+            "the dispatcher of jobs": Dispatcher(Queue(database, settings), vault, execute).run,
             "the sender of messages": Postman(Outbox(database, vault, settings)).run,
         }
         self._going_on: list[asyncio.Task[None]] = []

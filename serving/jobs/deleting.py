@@ -7,7 +7,7 @@ from serving.database.errors import DatabaseDown
 from serving.database.tables import jobs
 from serving.jobs.queue import release_uploads
 
-SWEPT_AT_ONCE = 20  # of which each may have many rows
+SWEPT_AT_ONCE = 1  # which may have many rows
 
 
 def forget_jobs(database: Database, owner: str) -> int:

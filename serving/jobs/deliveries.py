@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -24,7 +25,8 @@ from serving.jobs.addresses import address_of, refuse_unsafe
 from serving.jobs.errors import WebhookNotAllowed
 from serving.jobs.jobs import begun, secret_name, told
 from serving.jobs.settings import JobSettings
-from serving.sealing import Vault
+from serving.sealing import SealBroken, Vault
+from serving.threads import Threads
 from vidseq import __version__
 from vidseq.jobs import JobEvent
 from vidseq.webhooks import headers
@@ -41,7 +43,7 @@ class Message:
 
     id: str
     url: str
-    secret: str
+    secret: str | None  # None: no key of ours opens it
     body: bytes
     attempts: int
     token: bytes
@@ -95,11 +97,18 @@ class Outbox:
         return Message(
             id=row.message_id,
             url=row.webhook_url,
-            secret=self._vault.open(row.webhook_secret, name=secret_name(row.id)).decode(),
+            secret=self._secret(row),
             body=event.model_dump_json().encode(),
             attempts=row.attempts + 1,
             token=os.urandom(16),
         )
+
+    def _secret(self, row: Row[Any]) -> str | None:
+        try:
+            return self._vault.open(row.webhook_secret, name=secret_name(row.id)).decode()
+        except SealBroken as error:
+            logger.error("the webhook of job %s: %s", row.id, error)
+            return None
 
     def settle(self, message: Message, sent: Sent) -> None:
         """It was delivered, or is due again after a pause that grows, or is given up."""
@@ -126,54 +135,71 @@ class Postman:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._settings = outbox.settings.webhooks
+        self._going_on: set[asyncio.Task[None]] = set()
+        self._threads = Threads(2, "messages")
+        self._lookups = Threads(self._settings.max_at_once, "names")
 
     async def run(self) -> None:
-        async with httpx2.AsyncClient(
-            timeout=self._settings.timeout_seconds, follow_redirects=False, trust_env=False
-        ) as client:
+        client = httpx2.AsyncClient(timeout=self._settings.timeout_seconds, follow_redirects=False, trust_env=False)
+        async with client, asyncio.TaskGroup() as sending:
             while True:
+                room = self._settings.max_at_once - len(self._going_on)
                 messages: list[Message] = []
-                with suppress(DatabaseDown):  # which is in the log
-                    messages = await asyncio.to_thread(self._outbox.lease, self._settings.max_at_once)
-                if messages:
-                    await asyncio.gather(*(self._deliver(client, message) for message in messages))
-                else:
+                if room > 0:
+                    with suppress(DatabaseDown):  # which is in the log
+                        messages = await self._threads.call(partial(self._outbox.lease, room))
+                for message in messages:
+                    task = sending.create_task(self._deliver(client, message))
+                    self._going_on.add(task)
+                    task.add_done_callback(self._going_on.discard)
+                if not messages:
                     await asyncio.sleep(self._outbox.settings.poll_seconds)
 
     async def _deliver(self, client: httpx2.AsyncClient, message: Message) -> None:
-        sent = await send(client, message, self._settings.timeout_seconds, allow_private=self._settings.allow_private)
+        sent = await self._sent(client, message)
         if not sent.taken:
             logger.info("message %s, attempt %s: %s", message.id, message.attempts, sent.reason or sent.status)
         with suppress(DatabaseDown):  # then it is sent once more
-            await asyncio.to_thread(self._outbox.settle, message, sent)
+            await self._threads.call(partial(self._outbox.settle, message, sent))
 
+    async def _sent(self, client: httpx2.AsyncClient, message: Message) -> Sent:
+        """Raises nothing: one message that cannot be sent is no reason not to send the others."""
+        seconds = self._settings.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return Sent(await self._send(client, message), None)
+        except WebhookNotAllowed as error:
+            return Sent(None, str(error))
+        except TimeoutError:
+            return Sent(None, f"no answer within {seconds:g} seconds")
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:  # a host may be no name at all
+            return Sent(None, f"{type(error).__name__}: {error}"[:300])
+        except Exception:
+            logger.exception("message %s", message.id)
+            return Sent(None, "something went wrong here, of which the service's log knows more")
 
-async def send(client: httpx2.AsyncClient, message: Message, seconds: float, *, allow_private: bool) -> Sent:
-    """Raises nothing: what goes wrong is told."""
-    try:
-        url = httpx2.URL(message.url)
+    async def _send(self, client: httpx2.AsyncClient, message: Message) -> int:
+        """The status of the answer."""
+        if message.secret is None:
+            raise WebhookNotAllowed("the secret of this webhook cannot be opened any more")
+        allow_private = self._settings.allow_private
         refuse_unsafe(message.url, allow_private=allow_private)
-        async with asyncio.timeout(seconds):
-            port = url.port or {"http": 80, "https": 443}[url.scheme]
-            address = await address_of(url.host, port, allow_private=allow_private)
-            request = client.build_request(
-                "POST",
-                url.copy_with(host=str(address)),
-                content=message.body,
-                headers={
-                    "Host": url.netloc.decode(),
-                    "Content-Type": "application/json",
-                    "User-Agent": f"vidseq/{__version__}",
-                    **headers(message.id, message.body, secret=message.secret, timestamp=int(time.time())),
-                },
-                extensions={"sni_hostname": url.host},
-            )
-            response = await client.send(request, stream=True)
-            await response.aclose()
-        return Sent(response.status_code, None)
-    except WebhookNotAllowed as error:
-        return Sent(None, str(error))
-    except TimeoutError:
-        return Sent(None, f"no answer within {seconds:g} seconds")
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        return Sent(None, f"{type(error).__name__}: {error}"[:300])
+        url = httpx2.URL(message.url)
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        # Who asks a name server that is silent waits in a thread; of these there are as many as messages at once.
+        address = await self._lookups.call(partial(address_of, url.host, port, allow_private=allow_private))
+        request = client.build_request(
+            "POST",
+            url.copy_with(host=str(address)),
+            content=message.body,
+            headers={
+                "Host": url.netloc.decode(),
+                "Content-Type": "application/json",
+                "User-Agent": f"vidseq/{__version__}",
+                **headers(message.id, message.body, secret=message.secret, timestamp=int(time.time())),
+            },
+            extensions={"sni_hostname": url.host},
+        )
+        response = await client.send(request, stream=True)
+        await response.aclose()
+        return response.status_code

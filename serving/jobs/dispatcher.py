@@ -7,18 +7,22 @@ nobody can tell whose fault that was.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
 from serving.database.errors import DatabaseDown
-from serving.jobs.queue import Crash, Later, Leased, Outcome, Queue
+from serving.jobs.queue import Crash, Later, Leased, Outcome, Queue, Result
 from serving.once.kept import Answer
+from serving.sealing import Vault
+from serving.threads import Threads
 from vidseq.schemas import Problem
 
 logger = logging.getLogger(__name__)
 
 Execute = Callable[[Leased], Awaitable[Outcome]]
 
+NUM_THREADS = 4
 SAVE_SECONDS = 30.0  # how long a database that is down is asked to keep what was found
 RETRY_SECONDS = 1.0
 
@@ -29,11 +33,12 @@ class Dispatcher:
     `execute` labels an item. What it raises counts as a crash, and is told to nobody but the log.
     """
 
-    def __init__(self, queue: Queue, execute: Execute) -> None:
+    def __init__(self, queue: Queue, vault: Vault, execute: Execute) -> None:
         self._queue = queue
+        self._vault = vault
         self._execute = execute
+        self._threads = Threads(NUM_THREADS, "jobs")
         self._held: dict[asyncio.Task[None], Leased] = {}
-        self._suspects = asyncio.Semaphore(1)
 
     async def run(self) -> None:
         renewing = asyncio.create_task(self._renew())
@@ -59,14 +64,20 @@ class Dispatcher:
         return len(leased)
 
     async def _leased(self, most: int) -> list[Leased]:
-        """Whoever is cancelled while he waits leaves no lease behind."""
-        asked = asyncio.create_task(asyncio.to_thread(self._queue.lease, most))
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
+        """One at a time of those that have crashed before, and then of the others."""
+        suspects = any(item.attempts > 1 for item in self._held.values())
+
+        def lease() -> list[Leased]:
+            first = [] if suspects else self._queue.lease(1, suspected=True)
+            return first + (self._queue.lease(most - len(first)) if most > len(first) else [])
+
+        return await self._threads.call(lease, unheard=self._put_back_now)
+
+    def _put_back_now(self, leased: list[Leased]) -> None:
+        """Of a lease that nobody waited for to the end. In whatever thread."""
+        for item in leased:
             with suppress(DatabaseDown):
-                await self._put_back(await asked)
-            raise
+                self._queue.put_back(item, counts=False)
 
     async def _wait(self) -> None:
         """Until there may be something to begin."""
@@ -86,9 +97,8 @@ class Dispatcher:
         if item.attempts > most:  # those who had it before have died
             outcome: Outcome = Crash("whoever had begun it was not heard of again")
         else:
-            async with self._suspects if item.attempts > 1 else nullcontext():
-                outcome = await self._outcome(item)
-        if isinstance(outcome, Answer):
+            outcome = await self._outcome(item)
+        if isinstance(outcome, Result):
             await self._saved(lambda: self._queue.finish(item, outcome))
             return
         if isinstance(outcome, Later):
@@ -99,7 +109,8 @@ class Dispatcher:
             await self._saved(lambda: self._queue.put_back(item))
         else:
             failed = _failed(item, outcome, num_attempts=min(item.attempts, most))
-            await self._saved(lambda: self._queue.finish(item, failed))
+            result = Result.of(failed, self._vault, job_id=item.job_id, position=item.position)
+            await self._saved(lambda: self._queue.finish(item, result))
 
     async def _outcome(self, item: Leased) -> Outcome:
         try:
@@ -113,7 +124,7 @@ class Dispatcher:
         until_seconds = asyncio.get_running_loop().time() + SAVE_SECONDS
         while True:
             try:
-                await asyncio.to_thread(write)
+                await self._threads.call(write)
                 return
             except DatabaseDown:
                 if asyncio.get_running_loop().time() > until_seconds:
@@ -126,7 +137,7 @@ class Dispatcher:
             held = dict(self._held)
             lost: list[Leased] = []
             with suppress(DatabaseDown):
-                lost = await asyncio.to_thread(self._queue.renew, list(held.values())) if held else []
+                lost = await self._threads.call(partial(self._queue.renew, list(held.values()))) if held else []
             for task, item in held.items():
                 if item in lost:  # cancelled, deleted, or somebody else's
                     task.cancel()
@@ -137,12 +148,7 @@ class Dispatcher:
         for task in held:
             task.cancel()
         await asyncio.gather(*held, return_exceptions=True)
-        await self._put_back(held.values())
-
-    async def _put_back(self, items: Iterable[Leased]) -> None:
-        for item in items:
-            with suppress(DatabaseDown):
-                await asyncio.to_thread(self._queue.put_back, item, counts=False)
+        await self._threads.call(lambda: self._put_back_now(list(held.values())))
 
 
 def _failed(item: Leased, crash: Crash, *, num_attempts: int) -> Answer:

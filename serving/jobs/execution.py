@@ -17,8 +17,9 @@ from serving.admission import Workers
 from serving.classify_options import ClassifyOptions
 from serving.database.errors import DatabaseDown
 from serving.finished import Facts
-from serving.jobs.queue import Crash, Later, Outcome
+from serving.jobs.queue import Crash, Later, Outcome, Result
 from serving.once import door
+from serving.sealing import Vault
 from serving.uploads.errors import StorageDown, UploadNotFound
 from serving.uploads.uploads import Uploads
 from serving.usage.used import Charge, Used
@@ -36,25 +37,33 @@ FINAL = (*door.FINAL, ModelNotFound, UploadNotFound)  # nobody is there who coul
 class Item:
     """What has to be known of an item to label it; a few bytes."""
 
-    name: str  # for logs: its job and its position
+    job_id: str
+    position: int
     owner: str
     upload_id: str
     options: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """For logs."""
+        return f"{self.job_id}/{self.position}"
+
 
 class Execution:
-    """Labels items, `at_once` at a time. An answer is Predictions, or a Problem that will not pass."""
+    """Labels items, `at_once` at a time. A result is Predictions, or a Problem that will not pass."""
 
     def __init__(
         self,
         uploads: Uploads,
         whole: Whole,
+        vault: Vault,
         *,
         charge: Charge,
         at_once: int,
     ) -> None:
         self._uploads = uploads
         self._whole = whole
+        self._vault = vault
         self._charge = charge
         self._turns = asyncio.Semaphore(at_once)
         self._workers = Workers(at_once)
@@ -64,7 +73,11 @@ class Execution:
         async with self._turns:
             labelled = functools.partial(self._labelled, item)
             try:
-                return await door.final_answer(labelled, request_id=item.name, final=FINAL)
+                answer = await door.final_answer(labelled, request_id=item.name, final=FINAL)
+                # Small and closed before it leaves this process: of a long film it has megabytes.
+                return await asyncio.to_thread(
+                    Result.of, answer, self._vault, job_id=item.job_id, position=item.position
+                )
             except (DatabaseDown, SandboxError, StorageDown) as error:
                 logger.warning("item %s: %s", item.name, error)
                 return Later(LATER_SECONDS)

@@ -4,8 +4,10 @@ Every call is for an owner, and finds nothing of another's. They block.
 """
 
 import os
+import re
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, select, tuple_, update
 
 from serving.database.core import Database
+from serving.database.errors import DatabaseDown
 from serving.database.tables import deliveries, job_items, jobs
 from serving.jobs.addresses import refuse_unsafe
 from serving.jobs.asked import JobAsked
@@ -22,13 +25,18 @@ from serving.jobs.queue import end_job, release_uploads, sealed_name
 from serving.jobs.settings import JobSettings
 from serving.problems import AskedOtherwise
 from serving.sealing import Vault
+from serving.uploads.errors import StorageDown, UploadNotFound
 from serving.uploads.uploads import Uploads
 from vidseq.errors import OptionError
 from vidseq.jobs import Delivery, DeliveryState, ItemState, Job, JobPage, JobResult, JobResults
 from vidseq.schemas import Predictions, Problem
 
-MAX_PAGE_BYTES = 4 * 2**20  # of results, as they are kept: compressed to a fifth, or less
-begun = exists(select(1).where(job_items.c.job_id == jobs.c.id, job_items.c.attempts > 0)).label("begun")
+_ID = re.compile(r"job_[0-9a-f]{32}", re.ASCII)
+MAX_PAGE_BYTES = 2**20  # of results, as they are kept: compressed to a fifth, or far less
+# Of a job the first item is leased first.
+begun = exists(
+    select(1).where(job_items.c.job_id == jobs.c.id, job_items.c.position == 0, job_items.c.attempts > 0)
+).label("begun")
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,12 @@ class Jobs:
         self._database = database
         self._vault = vault
 
-    def create(self, owner: str, asked: JobAsked, *, key_sha256: bytes | None = None) -> Made:
+    def create(
+        self, owner: str, asked: JobAsked, *, key_sha256: bytes | None = None, asked_sha256: bytes | None = None
+    ) -> Made:
         """Once this returns the job is on the disk, and outlives whatever happens. `key_sha256` makes it once.
+
+        `asked_sha256` is that of what was sent, where `asked` says more.
 
         Raises:
             TooManyItems, TooManyJobs, OptionError, WebhookNotAllowed: it asks for more than the settings allow.
@@ -57,24 +69,37 @@ class Jobs:
             UploadNotFound, UploadIncomplete: one of its videos is not there.
         """
         self._refuse_too_much(asked)
-        if (made := self._made_before(owner, key_sha256, asked)) is not None:
-            return Made(made, before=True)
+        sha256 = asked_sha256 or asked.sha256()
+        if (made := self.made_before(owner, key_sha256, sha256)) is not None:
+            return made
         videos: list[str] = []
         row: Row[Any] | None = None
         try:
             for item in asked.items:
                 videos.append(item.upload or self.uploads.add(owner, [item.clip or b""]).id)
-            row = self._created(owner, asked, videos, key_sha256)
+            row = self._created(owner, asked, videos, {"key_sha256": key_sha256, "asked_sha256": sha256})
         finally:
             if row is None:
-                for item, upload_id in zip(asked.items, videos, strict=False):
-                    if item.upload is None:
-                        self.uploads.delete(owner, upload_id)
+                self._delete_clips(owner, asked, videos)
         if row is not None:
             return Made(told(row), before=False)
-        made = self._made_before(owner, key_sha256, asked)  # by a twin of this request, just now
-        assert made is not None, "a job that was there a moment ago is gone"
-        return Made(made, before=True)
+        made = self.made_before(owner, key_sha256, sha256)  # by a twin of this request, just now
+        if made is None:
+            raise JobNotFound("the job that the same request has made was deleted just now")
+        return made
+
+    def made_before(self, owner: str, key_sha256: bytes | None, asked_sha256: bytes) -> Made | None:
+        """What a request with this key has made. Raises AskedOtherwise: another one."""
+        if key_sha256 is None:
+            return None
+        which = select(jobs, begun).where(jobs.c.owner == owner, jobs.c.key_sha256 == key_sha256)
+        with self._database.reading() as connection:
+            row = connection.execute(which).one_or_none()
+        if row is None:
+            return None
+        if row.asked_sha256 != asked_sha256:
+            raise AskedOtherwise("this key was sent with another job: a new job has a new key")
+        return Made(told(row), before=True)
 
     def get(self, owner: str, job_id: str) -> Job:
         with self._database.reading() as connection:
@@ -99,13 +124,15 @@ class Jobs:
         with self._database.reading() as connection:
             self._found(connection, owner, job_id)
             now = self._database.now(connection)
-            which = select(job_items).where(job_items.c.job_id == job_id)
-            if after is not None:
-                which = which.where(job_items.c.position > after)
-            rows = connection.execute(which.order_by(job_items.c.position).limit(limit + 1)).all()
-        num_shown = _num_fitting(rows[:limit])
-        shown = [self._result(row, now) for row in rows[:num_shown]]
-        return JobResults(results=tuple(shown), next=str(shown[-1].position) if len(rows) > num_shown else None)
+            mine = (job_items.c.job_id == job_id) & (job_items.c.position > (-1 if after is None else after))
+            size = func.coalesce(func.length(job_items.c.answer), 0)
+            sized = select(job_items.c.position, size).where(mine).order_by(job_items.c.position).limit(limit + 1)
+            found = connection.execute(sized).all()
+            shown = found[: _num_fitting([size for _, size in found[:limit]])]
+            last = shown[-1].position if shown else -1
+            rows = select(job_items).where(mine, job_items.c.position <= last).order_by(job_items.c.position)
+            results = tuple(self._result(row, now) for row in connection.execute(rows))
+        return JobResults(results=results, next=str(last) if len(found) > len(shown) else None)
 
     def deliveries(self, owner: str, job_id: str) -> tuple[Delivery, ...]:
         with self._database.reading() as connection:
@@ -158,17 +185,23 @@ class Jobs:
         if asked.time_to_live_seconds is not None and asked.time_to_live_seconds > most:
             raise OptionError(f"time_to_live_seconds is {asked.time_to_live_seconds:g}; at most {most:g} are allowed")
 
-    def _refuse_too_many(self, connection: Connection, owner: str) -> None:
+    def _refuse_too_many(self, connection: Connection, owner: str, num_items: int) -> None:
+        num_kept = select(func.coalesce(func.sum(jobs.c.num_items), 0)).where(jobs.c.owner == owner)
+        if int(connection.execute(num_kept).scalar_one()) + num_items > self.settings.max_kept_items:
+            raise TooManyJobs(
+                f"the jobs of this key have {self.settings.max_kept_items:,} items together, which is the most: delete "
+                "those that are done with"
+            )
         unfinished = select(func.count()).where(jobs.c.owner == owner, jobs.c.end_state.is_(None))
         if connection.execute(unfinished).scalar_one() >= self.settings.max_unfinished:
             raise TooManyJobs(f"{self.settings.max_unfinished:,} jobs have not ended yet, the most of one key")
 
-    def _created(self, owner: str, asked: JobAsked, videos: Sequence[str], key_sha256: bytes | None) -> Row[Any] | None:
+    def _created(self, owner: str, asked: JobAsked, videos: Sequence[str], once: dict[str, Any]) -> Row[Any] | None:
         """None: there is one of this key already."""
         with self._database.writing(durably=True) as connection:
             now = self._database.now(connection)
-            self._refuse_too_many(connection, owner)
-            job = self._row(owner, asked, key_sha256, now)
+            self._refuse_too_many(connection, owner, len(asked.items))
+            job = self._row(owner, asked, now) | once
             added = self._database.insert(jobs).values(job).on_conflict_do_nothing().returning(jobs.c.id)
             if connection.execute(added).one_or_none() is None:
                 return None
@@ -176,28 +209,20 @@ class Jobs:
             connection.execute(insert(job_items), _item_rows(job["id"], asked, videos, now))
             return connection.execute(_read(owner, job["id"], now)).one()
 
-    def _made_before(self, owner: str, key_sha256: bytes | None, asked: JobAsked) -> Job | None:
-        """Raises AskedOtherwise."""
-        if key_sha256 is None:
-            return None
-        which = select(jobs, begun).where(jobs.c.owner == owner, jobs.c.key_sha256 == key_sha256)
-        with self._database.reading() as connection:
-            row = connection.execute(which).one_or_none()
-        if row is None:
-            return None
-        if row.asked_sha256 != asked.sha256():
-            raise AskedOtherwise("this key was sent with another job: a new job has a new key")
-        return told(row)
+    def _delete_clips(self, owner: str, asked: JobAsked, videos: Sequence[str]) -> None:
+        """Those that have come with a job that is none."""
+        for item, upload_id in zip(asked.items, videos, strict=False):
+            if item.upload is None:
+                with suppress(UploadNotFound, DatabaseDown, StorageDown):  # then its time ends by itself
+                    self.uploads.delete(owner, upload_id)
 
-    def _row(self, owner: str, asked: JobAsked, key_sha256: bytes | None, now: float) -> dict[str, Any]:
+    def _row(self, owner: str, asked: JobAsked, now: float) -> dict[str, Any]:
         job_id = f"job_{os.urandom(16).hex()}"
         webhook = asked.webhook
         lives_seconds = asked.time_to_live_seconds or self.settings.time_to_live_seconds
         return {
             "id": job_id,
             "owner": owner,
-            "key_sha256": key_sha256,
-            "asked_sha256": asked.sha256(),
             "options": asked.options.model_dump_json(),
             "num_items": len(asked.items),
             "num_succeeded": 0,
@@ -213,6 +238,8 @@ class Jobs:
         return self._vault.seal(secret.encode(), name=secret_name(job_id))
 
     def _found(self, connection: Connection, owner: str, job_id: str, *, lock: bool = False) -> Row[Any]:
+        if not _ID.fullmatch(job_id):
+            raise JobNotFound("there is no such job: ids look like job_0123...")
         which = _read(owner, job_id, self._database.now(connection))
         row = connection.execute(which.with_for_update(of=jobs) if lock else which).one_or_none()
         if row is None:
@@ -231,14 +258,14 @@ class Jobs:
         return JobResult(position=row.position, custom_id=row.custom_id, state=state, attempts=row.attempts, **outcome)
 
 
-def _num_fitting(rows: Sequence[Row[Any]]) -> int:
-    """How many of these items fit on one page, at least one."""
+def _num_fitting(sizes: Sequence[int]) -> int:
+    """How many of these fit on one page, at least one."""
     num_bytes = 0
-    for number, row in enumerate(rows):
-        num_bytes += len(row.answer or b"")
+    for number, size in enumerate(sizes):
+        num_bytes += size
         if num_bytes > MAX_PAGE_BYTES and number:
             return number
-    return len(rows)
+    return len(sizes)
 
 
 def secret_name(job_id: str) -> str:

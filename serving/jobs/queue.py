@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, exists, insert, select, update
 
 from serving.database.core import Database
 from serving.database.tables import deliveries, job_items, jobs, uploads
@@ -56,25 +56,42 @@ class Later:
     after_seconds: float
 
 
-Outcome = Answer | Crash | Later
+@dataclass(frozen=True)
+class Result:
+    """What came of an item, as it is kept: compressed, and sealed in its place."""
+
+    end: Literal["succeeded", "failed"]
+    sealed: bytes
+
+    @classmethod
+    def of(cls, answer: Answer, vault: Vault, *, job_id: str, position: int) -> "Result":
+        """`answer` is Predictions, or a Problem."""
+        sealed = vault.seal(zlib.compress(answer.body, 1), name=sealed_name(job_id, position))
+        return cls("succeeded" if answer.status == 200 else "failed", sealed)
+
+
+Outcome = Result | Crash | Later
 
 
 class Queue:
     """Thread-safe. Every method raises DatabaseDown."""
 
-    def __init__(self, database: Database, vault: Vault, settings: JobSettings) -> None:
+    def __init__(self, database: Database, settings: JobSettings) -> None:
         self.settings = settings
         self._database = database
-        self._vault = vault
 
-    def lease(self, most: int) -> list[Leased]:
-        """Up to so many items that are due, now the caller's for `lease_seconds`; nobody waits for them."""
+    def lease(self, most: int, *, suspected: bool = False) -> list[Leased]:
+        """Up to so many items that are due, now the caller's for `lease_seconds`; nobody waits for them.
+
+        Those that were never begun, or with `suspected` those that were, and did not end.
+        """
         if not self._any_due():  # which is nearly always so, and reading holds up nobody
             return []
         due = select(job_items, jobs.c.owner, jobs.c.options).join(jobs, jobs.c.id == _items.job_id)
         with self._database.writing() as connection:
             now = self._database.now(connection)
             which = due.where(_items.due_at <= now, jobs.c.expires_at > now).order_by(_items.position, _items.due_at)
+            which = which.where(_items.attempts > 0 if suspected else _items.attempts == 0)
             rows = connection.execute(which.limit(most).with_for_update(of=job_items, skip_locked=True)).all()
             leased = [
                 Leased(
@@ -109,17 +126,16 @@ class Queue:
             standing = set(connection.execute(select(_items.claim).where(_items.claim.in_(tokens))).scalars())
         return [item for item in held if item.token not in standing]
 
-    def finish(self, item: Leased, answer: Answer) -> bool:
-        """The answer is the result of the item from now on, once and for all. False: it was not the caller's any more.
+    def finish(self, item: Leased, result: Result) -> bool:
+        """This is the result of the item from now on, once and for all. False: it was not the caller's any more.
 
         The last item ends the job, and tells its webhook.
         """
-        end: End = "succeeded" if answer.status == 200 else "failed"
-        sealed = self._vault.seal(zlib.compress(answer.body, 1), name=sealed_name(item.job_id, item.position))
+        end = result.end
         with self._database.writing() as connection:
             if connection.execute(select(jobs.c.id).where(_job(item)).with_for_update()).one_or_none() is None:
                 return False
-            ended = {"claim": None, "due_at": None, "end_state": end, "answer": sealed}
+            ended = {"claim": None, "due_at": None, "end_state": end, "answer": result.sealed}
             held = _is(item) & (_items.claim == item.token)
             if connection.execute(update(job_items).where(held).values(ended)).rowcount != 1:
                 return False
@@ -168,11 +184,17 @@ def end_job(connection: Connection, job_id: str, *, end: End, now: float, upload
 
 
 def release_uploads(connection: Connection, job_id: str, *, at: float) -> None:
-    """A job needs its videos no longer: they go at this Unix time, unless another job that goes on has them, too."""
-    mine = select(_items.upload_id).where(_items.job_id == job_id)
-    of_others = select(_items.upload_id).where(_items.job_id != job_id, _items.due_at.is_not(None))
-    which = uploads.c.upload_id.in_(mine) & uploads.c.upload_id.not_in(of_others) & (uploads.c.expires_at > at)
-    connection.execute(update(uploads).where(which).values(expires_at=at))
+    """A job needs its videos no longer: they go at this Unix time, unless another job that goes on has them, too.
+
+    Locked first, in the order in which all lock them: a statement that waited would not see the items of a job that was
+    made meanwhile.
+    """
+    mine = uploads.c.upload_id.in_(select(_items.upload_id).where(_items.job_id == job_id))
+    connection.execute(select(uploads.c.upload_id).where(mine).order_by(uploads.c.upload_id).with_for_update())
+    needed = exists().where(
+        _items.upload_id == uploads.c.upload_id, _items.job_id != job_id, _items.due_at.is_not(None)
+    )
+    connection.execute(update(uploads).where(mine, ~needed, uploads.c.expires_at > at).values(expires_at=at))
 
 
 def sealed_name(job_id: str, position: int) -> str:

@@ -9,13 +9,12 @@ POST   /v1/jobs/{id}/cancel                 -> Job
 DELETE /v1/jobs/{id}                        -> 204
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from serving import openapi
@@ -25,12 +24,13 @@ from serving.callers import is_limited, key_of, models_asked, owner_of
 from serving.jobs.asked import JobAsked
 from serving.jobs.jobs import Jobs
 from serving.once.question import REPLAYED, key_in
-from vidseq.config import first_mistake
+from serving.threads import Threads
 from vidseq.errors import OptionError
 from vidseq.jobs import Deliveries, Job, JobPage, JobResults
 from vidseq.schemas import Models
 
-MAX_ASKED_BYTES = 32 * 2**20  # 10,000 items by id take one of them
+MAX_ASKED_BYTES = 16 * 2**20  # 10,000 items by id take three of them
+NUM_THREADS = 4
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 DEFAULT_RESULTS, MAX_RESULTS = 20, 100  # each may have thousands of labels
 
@@ -46,6 +46,7 @@ LimitResults = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="how many 
 def job_router(jobs: Jobs | None, *, models: Callable[[], Models], admission: Admission, pace: Pace) -> APIRouter:
     """`jobs` is None where none are kept; every request is then told so."""
     router = APIRouter(prefix="/jobs", tags=["jobs"])
+    threads = Threads(NUM_THREADS, "jobs")
 
     def kept() -> Jobs:
         if jobs is None:
@@ -70,13 +71,18 @@ def job_router(jobs: Jobs | None, *, models: Callable[[], Models], admission: Ad
         key = key_in(request.headers)
         with admission.place(key_of(request)) as hold:
             body = await receive_bytes(request, ["application/json"], max_bytes=MAX_ASKED_BYTES, pace=pace, hold=hold)
-            asked = _asked(body)
-            named = [info.name for info in models_asked(request, asked.options.models, models())]
-            request.state.facts.model = ",".join(named)
+            asked = await threads.call(partial(JobAsked.read, body))
+            owner, sha256 = owner_of(request), asked.sha256()
             key_sha256 = None if key is None else hashlib.sha256(key.encode()).digest()
-            if asked.options.models or is_limited(request):  # later on nobody knows any more what the key may ask
-                asked = asked.model_copy(update={"options": asked.options.of_models(named)})
-            made = await asyncio.to_thread(kept().create, owner_of(request), asked, key_sha256=key_sha256)
+            # Before anything is looked up that may have changed since the request was first sent.
+            made = await threads.call(partial(kept().made_before, owner, key_sha256, sha256))
+            if made is None:
+                named = [info.name for info in models_asked(request, asked.options.models, models())]
+                request.state.facts.model = ",".join(named)
+                if asked.options.models or is_limited(request):  # later on nobody knows what the key may ask
+                    asked = asked.model_copy(update={"options": asked.options.of_models(named)})
+                create = partial(kept().create, owner, asked, key_sha256=key_sha256, asked_sha256=sha256)
+                made = await threads.call(create)
         request.state.facts.replayed = made.before
         if made.before:
             response.headers[REPLAYED] = "true"
@@ -86,40 +92,35 @@ def job_router(jobs: Jobs | None, *, models: Callable[[], Models], admission: Ad
     @router.get("", responses=openapi.problem_responses(422, 500, 503))
     async def page(request: Request, after: After = None, limit: Limit = DEFAULT_PAGE) -> JobPage:
         """Jobs of this key, the newest first."""
-        return await asyncio.to_thread(kept().page, owner_of(request), after=after, limit=limit)
+        return await threads.call(partial(kept().page, owner_of(request), after=after, limit=limit))
 
     @router.get("/{job}", responses=openapi.problem_responses(404, 422, 500, 503))
     async def look(request: Request, job: JobId) -> Job:
         """How far a job is."""
-        return await asyncio.to_thread(kept().get, owner_of(request), job)
+        return await threads.call(partial(kept().get, owner_of(request), job))
 
-    @router.get("/{job}/results", responses=openapi.problem_responses(404, 422, 500, 503))
+    @router.get("/{job}/results", response_model=JobResults, responses=openapi.problem_responses(404, 422, 500, 503))
     async def results(
         request: Request, job: JobId, after: AfterResult = None, limit: LimitResults = DEFAULT_RESULTS
-    ) -> JobResults:
+    ) -> Response:
         """What came of each video, in the order of the job; also while it goes on."""
-        return await asyncio.to_thread(kept().results, owner_of(request), job, after=after, limit=limit)
+        ask = partial(kept().results, owner_of(request), job, after=after, limit=limit)
+        # Up to the JSON in a thread: that of long videos takes a while.
+        return Response(await threads.call(lambda: ask().model_dump_json()), media_type="application/json")
 
     @router.get("/{job}/deliveries", responses=openapi.problem_responses(404, 422, 500, 503))
     async def deliveries(request: Request, job: JobId) -> Deliveries:
         """What was sent to the job's webhook, how often, and what its server said."""
-        return Deliveries(deliveries=await asyncio.to_thread(kept().deliveries, owner_of(request), job))
+        return Deliveries(deliveries=await threads.call(partial(kept().deliveries, owner_of(request), job)))
 
     @router.post("/{job}/cancel", responses=openapi.problem_responses(404, 422, 500, 503))
     async def cancel(request: Request, job: JobId) -> Job:
         """End a job now: what has been labelled stays, the rest never will be. One that has ended stays as it is."""
-        return await asyncio.to_thread(kept().cancel, owner_of(request), job)
+        return await threads.call(partial(kept().cancel, owner_of(request), job))
 
     @router.delete("/{job}", status_code=204, responses=openapi.problem_responses(404, 422, 500, 503))
     async def delete(request: Request, job: JobId) -> None:
         """Leave nothing of a job, nor of its videos, unless another job needs them."""
-        await asyncio.to_thread(kept().delete, owner_of(request), job)
+        await threads.call(partial(kept().delete, owner_of(request), job))
 
     return router
-
-
-def _asked(body: bytes) -> JobAsked:
-    try:
-        return JobAsked.model_validate_json(body)
-    except ValidationError as error:
-        raise OptionError("the body is wrong: " + ": ".join(filter(None, first_mistake(error)))) from None

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from vidseq.config import Config, PositiveInt, PositiveSeconds
 
 DAY_SECONDS = 24 * 3600.0
+MAX_ITEMS = 10_000  # a job is one transaction
 
 
 class WebhookSettings(Config):
@@ -23,7 +24,8 @@ class WebhookSettings(Config):
 
 
 class JobSettings(Config):
-    """A job has `max_items` videos at most, one key `max_unfinished` jobs that have not ended.
+    """A job has `max_items` videos at most, one key `max_unfinished` jobs that have not ended, and `max_kept_items`
+    videos in all of its jobs, ended or not.
 
     All of a job is deleted when its time to live is over, `time_to_live_seconds` if it does not say. A replica labels
     `items_at_once` for jobs; `max_in_flight` items of one dispatcher are at replicas, or wait there. An item of which
@@ -31,7 +33,8 @@ class JobSettings(Config):
     `uploads_kept_seconds` more, for another job of the same ones.
     """
 
-    max_items: Annotated[int, Field(gt=0, le=100_000)] = 10_000
+    max_items: Annotated[int, Field(gt=0, le=MAX_ITEMS)] = MAX_ITEMS
+    max_kept_items: PositiveInt = 1_000_000
     max_unfinished: PositiveInt = 10_000
     time_to_live_seconds: PositiveSeconds = 7 * DAY_SECONDS
     max_time_to_live_seconds: PositiveSeconds = 30 * DAY_SECONDS

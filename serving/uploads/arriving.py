@@ -3,49 +3,19 @@
 receive -> a few hundred KiB -> a thread writes them -> ... -> what is left, however it ended -> closed
 """
 
-import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
 
 from starlette.requests import Request
 
 from serving.body import Pace, receive
 from serving.problems import DigestMismatch
+from serving.threads import Threads
 from serving.uploads.uploads import Appending
 from vidseq.errors import VidseqError
 from vidseq.schemas import Upload
 
 WRITE_BYTES = 256 * 1024  # a thread is asked for as much at a time: less, and to ask takes longer than to write
-
-T = TypeVar("T")
-
-
-class Threads:
-    """Where calls that block are made, apart from all others: a slow disk stops nobody but uploads."""
-
-    def __init__(self, num_threads: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
-
-    async def call(self, work: Callable[[], T], *, unheard: Callable[[T], object] = lambda result: None) -> T:
-        """`work()` to its end, whether or not anybody waits for it; what nobody hears goes to `unheard`."""
-        asked = self._pool.submit(work)
-        try:
-            return await asyncio.shield(asyncio.wrap_future(asked))
-        except asyncio.CancelledError:
-            asked.add_done_callback(lambda done: _heard(done, unheard))
-            raise
-
-    def close(self) -> None:
-        """What was begun is done."""
-        self._pool.shutdown(wait=False)
-
-
-def _heard(done: "Future[T]", unheard: Callable[[T], object]) -> None:
-    if done.exception() is None:
-        unheard(done.result())
 
 
 async def append_body(request: Request, appending: Appending, threads: Threads, *, pace: Pace) -> Upload:

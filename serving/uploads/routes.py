@@ -22,7 +22,8 @@ from serving.admission import Admission
 from serving.body import Pace, declared_bytes, media_type, receive_bytes
 from serving.callers import key_of, owner_of
 from serving.problems import AnswerTimeout, UnsupportedMediaType
-from serving.uploads.arriving import Threads, append_body
+from serving.threads import Threads
+from serving.uploads.arriving import append_body
 from serving.uploads.uploads import Uploads
 from vidseq.config import Config, first_mistake
 from vidseq.errors import OptionError

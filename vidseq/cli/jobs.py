@@ -26,7 +26,9 @@ Url = Annotated[
     typer.Option(envvar="VIDSEQ_BASE_URL", help="The service; http://127.0.0.1:8000. Its key: VIDSEQ_API_KEY."),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `vidseq jobs list` tells it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON and nothing else: the job, and a line for each of its videos.")
+]
 
 
 @jobs.command()
@@ -49,8 +51,9 @@ def submit(
     missing = next((clip for clip in clips if not clip.is_file()), None)
     if missing is not None:
         raise OptionError(f"there is no file {missing}")
-    twice = len({str(clip) for clip in clips}) < len(clips)
-    videos = [Video(clip, custom_id=None if twice else _ascii(str(clip))) for clip in clips]
+    names = [_ascii(str(clip)) for clip in clips]
+    twice = len(set(names)) < len(names)
+    videos = [Video(clip, custom_id=None if twice else name) for clip, name in zip(clips, names, strict=True)]
     asked: Asked = {"top_k": top_k, "models": model or ()}
     if webhook is not None:
         asked["webhook"] = _webhook(webhook, secret)
@@ -172,6 +175,7 @@ def _show(client: "Client", job: "Job", *, as_json: bool) -> None:
     from rich.console import Console
 
     if as_json:
+        print(job.model_dump_json())
         for result in client.jobs.results(job):
             print(result.model_dump_json())
         return
@@ -188,8 +192,8 @@ def _show(client: "Client", job: "Job", *, as_json: bool) -> None:
 
 
 def _ascii(name: str) -> str:
-    """What a custom id may hold."""
-    return name.encode("ascii", "backslashreplace").decode()[:200]
+    """What a custom id may hold; of a long path its end, which tells more."""
+    return "".join(letter if " " <= letter <= "~" else ascii(letter)[1:-1] for letter in name)[-200:]
 
 
 @contextmanager

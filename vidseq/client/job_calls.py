@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from vidseq.client.answers import AnswerT
 from vidseq.client.calls import Call, checked_idempotency_key
 from vidseq.client.uploads import Source
-from vidseq.errors import OptionError
+from vidseq.errors import OptionError, SourceNotFound
 from vidseq.jobs import Deliveries, Job, JobPage, JobResults
 from vidseq.schemas import Answer, Upload
 from vidseq.webhooks import key_of
@@ -41,10 +42,23 @@ class Video:
 
 
 def videos_of(given: Sequence[Source | Upload | Video]) -> list[Video]:
-    """Raises OptionError: there is none."""
+    """Looked at before the first of them is sent, which may take long.
+
+    Raises:
+        OptionError: there is none, or two have one name.
+        SourceNotFound: one is no file.
+    """
     if isinstance(given, str | bytes) or not given:
         raise OptionError("a job is of several videos, or of one: name them in a list")
-    return [video if isinstance(video, Video) else Video(video) for video in given]
+    videos = [video if isinstance(video, Video) else Video(video) for video in given]
+    seen = set[str]()
+    for video in videos:
+        if video.custom_id is not None and video.custom_id in seen:
+            raise OptionError(f"custom_id {video.custom_id!r} stands for more than one video")
+        seen |= {video.custom_id or ""}
+        if isinstance(video.source, str | Path) and not Path(video.source).is_file():
+            raise SourceNotFound(f"there is no file {str(video.source)!r}")
+    return videos
 
 
 class Asked(TypedDict, total=False):
