@@ -1,8 +1,9 @@
 """Threads for calls that block, apart from all others: what is slow there holds up nobody else."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,9 +24,11 @@ class Threads:
             asked.add_done_callback(lambda done: _heard(done, unheard))
             raise
 
-    def close(self) -> None:
-        """What was begun is done."""
-        self._pool.shutdown(wait=False)
+    @asynccontextmanager
+    async def lifespan(self, _app: object) -> AsyncIterator[None]:
+        """At its end what was begun is done: nobody then closes a database under it."""
+        yield
+        await asyncio.to_thread(self._pool.shutdown)
 
 
 def _heard(done: "Future[T]", unheard: Callable[[T], object]) -> None:

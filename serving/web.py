@@ -40,6 +40,7 @@ from serving.rates import Rates, RateSettings, rates_of
 from serving.refusals import refuse
 from serving.session_routes import session_router
 from serving.streams import Streams, StreamSettings
+from serving.threads import Threads
 from serving.uploads.routes import UploadRoutes
 from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
@@ -53,6 +54,7 @@ from vidseq.config import Config, PositiveInt, PositiveSeconds
 from vidseq.schemas import Models
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+JOB_THREADS = 4
 NOT_HERE = "the service is not there: it starts, or stops"
 
 
@@ -247,6 +249,7 @@ def service_router(
     admission = places(settings.max_concurrent)
     arriving = places(settings.max_arriving)
     workers = Workers(settings.max_concurrent)
+    threads = Threads(JOB_THREADS, "jobs")
     files = UploadRoutes(
         uploads,
         arriving=arriving,
@@ -257,7 +260,7 @@ def service_router(
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         async with AsyncExitStack() as beside:
-            for part in (workers, files, once, chores):
+            for part in (workers, files, threads, once, chores):
                 if part is not None:
                     await beside.enter_async_context(part.lifespan(app))
             yield
@@ -307,7 +310,7 @@ def service_router(
     )
     router.add_api_websocket_route("/streams", streams.serve)
     files.add_to(router)
-    router.include_router(job_router(jobs, models=models, admission=arriving, pace=settings.pace))
+    router.include_router(job_router(jobs, models=models, admission=arriving, pace=settings.pace, threads=threads))
     usage = None if ledger is None else ledger.table
     router.include_router(owner_router(usage=usage, sessions=sessions, once=once, uploads=uploads, jobs=jobs))
     return router

@@ -30,7 +30,6 @@ from vidseq.jobs import Deliveries, Job, JobPage, JobResults
 from vidseq.schemas import Models
 
 MAX_ASKED_BYTES = 16 * 2**20  # 10,000 items by id take three of them
-NUM_THREADS = 4
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 DEFAULT_RESULTS, MAX_RESULTS = 20, 100  # each may have thousands of labels
 
@@ -43,10 +42,11 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="how many jobs on on
 LimitResults = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="how many results on one page")]
 
 
-def job_router(jobs: Jobs | None, *, models: Callable[[], Models], admission: Admission, pace: Pace) -> APIRouter:
-    """`jobs` is None where none are kept; every request is then told so."""
+def job_router(
+    jobs: Jobs | None, *, models: Callable[[], Models], admission: Admission, pace: Pace, threads: Threads
+) -> APIRouter:
+    """`jobs` is None where none are kept; every request is then told so. Calls that block are made in `threads`."""
     router = APIRouter(prefix="/jobs", tags=["jobs"])
-    threads = Threads(NUM_THREADS, "jobs")
 
     def kept() -> Jobs:
         if jobs is None:

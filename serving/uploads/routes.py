@@ -69,10 +69,9 @@ class UploadRoutes:
         self._readers = Threads(NUM_READERS, "uploads-sha256")
 
     @asynccontextmanager
-    async def lifespan(self, _app: object) -> AsyncIterator[None]:
-        yield
-        self._threads.close()
-        self._readers.close()
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        async with self._threads.lifespan(app), self._readers.lifespan(app):
+            yield
 
     def add_to(self, parent: APIRouter) -> None:
         router = APIRouter(prefix="/uploads", tags=["uploads"])
