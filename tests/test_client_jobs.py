@@ -249,6 +249,9 @@ def test_a_host_that_is_no_name_holds_up_no_other_message(tmp_path: Path) -> Non
         held.release.set()
         wait_until(lambda: all(client.jobs.deliveries(job) for job in jobs))
         wait_until(lambda: {client.jobs.deliveries(job)[0].state for job in jobs[1:]} == {"delivered"})
+        wait_until(lambda: client.jobs.deliveries(jobs[0])[0].state == "failed")
+        assert "UnicodeError" in (client.jobs.deliveries(jobs[0])[0].reason or "")
+        assert len(hook.received) == 2
 
 
 def test_nothing_is_sent_to_a_private_address_by_whatever_name(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Dispatcher:
         renewing = asyncio.create_task(self._renew())
         try:
             while True:
+                if renewing.done():  # it never ends by itself: without it all that is held would be begun again
+                    renewing.result()
                 if not await self._begin():
                     await self._wait()
         finally:

@@ -71,8 +71,8 @@ def job_router(
         key = key_in(request.headers)
         with admission.place(key_of(request)) as hold:
             body = await receive_bytes(request, ["application/json"], max_bytes=MAX_ASKED_BYTES, pace=pace, hold=hold)
-            asked = await threads.call(partial(JobAsked.read, body))
-            owner, sha256 = owner_of(request), asked.sha256()
+            asked, sha256 = await threads.call(partial(_read, body))
+            owner = owner_of(request)
             key_sha256 = None if key is None else hashlib.sha256(key.encode()).digest()
             # Before anything is looked up that may have changed since the request was first sent.
             made = await threads.call(partial(kept().made_before, owner, key_sha256, sha256))
@@ -124,3 +124,9 @@ def job_router(
         await threads.call(partial(kept().delete, owner_of(request), job))
 
     return router
+
+
+def _read(body: bytes) -> tuple[JobAsked, bytes]:
+    """What is asked for, and its hash; of many clips both take a while."""
+    asked = JobAsked.read(body)
+    return asked, asked.sha256()
