@@ -1,4 +1,7 @@
-"""A batch job whose workers do not start, or cannot write: `python -m tests.failing_jobs start|write CLIP OUT`."""
+"""Batch jobs whose workers do not start, or cannot write, one after the other on one Ray, and what each says.
+
+`python -m tests.failing_jobs CLIP .../start.jsonl .../write.jsonl`: where a job fails is the name of its file.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -14,6 +17,7 @@ from serving.batch.job import Started
 from serving.batch.outputs import Output
 from serving.batch.rows import INDEX, Row
 from serving.batch.run import Batch
+from serving.local_ray import local_ray
 from vidseq.config import Limits
 from vidseq.errors import VidseqError
 from vidseq.features.legs import Leg
@@ -56,13 +60,21 @@ class _Started:
 
 
 def main() -> None:
-    where, clip, out = sys.argv[1:]
+    clip, *outs = sys.argv[1:]
+    with local_ray():
+        for out in outs:
+            print(f"{Path(out).stem}: {failure(clip, out)}")
+
+
+def failure(clip: str, out: str) -> str:
     output = Output.of(out, partition_by=None)
+    job = Failing(Path(out).stem, Path(f"{out}.unfinished") / "parts")
     try:
         batch = Batch([clip], output, output.place, resume=False, num_workers=1)
-        batch.run(Failing(where, Path(f"{out}.unfinished") / "parts"), title="failing", console=Console(stderr=True))
+        batch.run(job, title="failing", console=Console(stderr=True))
     except VidseqError as error:
-        print(f"{error.code}: {error}")
+        return f"{error.code}: {error}"
+    return "none"
 
 
 if __name__ == "__main__":

@@ -13,19 +13,19 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "words"), [("start", "a model does not fit here"), ("write", "a worker cannot go on: ")]
-)
-def test_a_job_whose_workers_cannot_go_on_fails_in_a_sentence(tmp_path: Path, where: str, words: str) -> None:
-    clip, out = write_clip(tmp_path / "clip.mp4", num_frames=10), tmp_path / "rows.jsonl"
+def test_a_job_whose_workers_cannot_go_on_fails_in_a_sentence(tmp_path: Path) -> None:
+    clip, outs = write_clip(tmp_path / "clip.mp4", num_frames=10), [tmp_path / "start.jsonl", tmp_path / "write.jsonl"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.failing_jobs", where, str(clip), str(out)],
+        [sys.executable, "-m", "tests.failing_jobs", str(clip), *map(str, outs)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
         check=True,
     )
-    (said,) = [line for line in done.stdout.splitlines() if line.startswith("job/failed: ")]
-    assert words in said and len(said) < 300, done.stdout + done.stderr
-    assert not out.exists() and (tmp_path / "rows.jsonl.unfinished" / "job.json").exists()
+    started, written = done.stdout.splitlines()
+    assert started.startswith("start: job/failed: ") and "a model does not fit here" in started, done.stderr
+    assert written.startswith("write: job/failed: ") and "a worker cannot go on: " in written, done.stderr
+    assert max(len(started), len(written)) < 300
+    assert not any(out.exists() for out in outs)
+    assert all((tmp_path / f"{out.name}.unfinished" / "job.json").exists() for out in outs)

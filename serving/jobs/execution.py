@@ -87,12 +87,11 @@ class Execution:
     async def _labelled(self, item: Item) -> bytes:
         options = ClassifyOptions.model_validate(item.options)
         charge: Callable[[Used], None] = functools.partial(self._charge, item.owner)
-        with ExitStack() as holding:
-            video = holding.enter_context(await asyncio.to_thread(self._uploads.opened, item.owner, item.upload_id))
 
-            def label(stop: threading.Event) -> bytes:
+        def label(stop: threading.Event) -> bytes:
+            with self._uploads.opened(item.owner, item.upload_id) as video:
                 predictions = self._whole.label(video, options, options.models, facts=Facts(), charge=charge, stop=stop)
-                return Predictions(predictions=predictions).model_dump_json().encode()
+            return Predictions(predictions=predictions).model_dump_json().encode()
 
-            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            return await self._workers.run(label, holding=holding.pop_all(), gone=never, timeout_seconds=None)
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return await self._workers.run(label, holding=ExitStack(), gone=never, timeout_seconds=None)
