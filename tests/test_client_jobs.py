@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from vidseq.errors import (
     UnsupportedContainer,
     WebhookRefused,
 )
+from vidseq.schemas import Upload
 from vidseq.webhooks import check, headers, new_secret
 
 QUICK = JobSettings(
@@ -138,6 +140,21 @@ def test_the_same_request_makes_one_job(tmp_path: Path) -> None:
         assert len({job.id for job in jobs}) == len(list(client.jobs.list())) == 1
         with pytest.raises(RequestRejected, match="another job"):
             client.jobs.create([upload, upload], idempotency_key="mine")
+
+
+def test_of_a_job_that_is_refused_no_upload_stays_but_what_was_uploaded_apart(tmp_path: Path) -> None:
+    async def ask(url: Any, upload: Upload) -> None:
+        async with AsyncClient(str(url)) as client:
+            with pytest.raises(NotFound, match="no model is named"):
+                await client.jobs.create([b"4", upload], models=["other"])
+
+    with service(tmp_path) as client:
+        apart = client.uploads.create(b"1")
+        with pytest.raises(NotFound, match="no model is named"):
+            client.jobs.create([b"2", apart, b"3"], models=["other"])
+        asyncio.run(ask(client.base_url, apart))
+        assert [file.stem for file in (tmp_path / "uploads").iterdir()] == [apart.id]
+        assert labels(client, client.jobs.create([apart]).wait(timeout_seconds=20)) == ["1 bytes"]
 
 
 @pytest.mark.parametrize(
@@ -309,6 +326,21 @@ def test_a_person_waits_at_once_and_hears_of_a_failure_by_the_exit_code(tmp_path
     with service(tmp_path, classify=raising(UnsupportedContainer("this is a letter"))) as client:
         shown = cli(client, "submit", "--wait", str(tmp_path / "a.mp4"), exit_code=1)
         assert "has failed: 1 failed" in shown and "this is a letter" in shown
+
+
+def test_a_person_sees_what_the_webhook_was_told(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    with service(tmp_path) as client, listening(500) as hook:
+        hooked = ["--webhook", hook.url, "--secret", SECRET]
+        asked = ["--start", "0.5", "--end", "2", "--keep", "0.5", *hooked]
+        job = cli(client, "submit", str(tmp_path / "a.mp4"), *asked).strip()
+        wait_until(lambda: client.jobs.deliveries(job) != () and client.jobs.deliveries(job)[0].state == "delivered")
+        assert cli(client, "deliveries", job) == "job.succeeded is delivered after 2 attempts: answered 204\n"
+        assert '"status":204' in cli(client, "deliveries", job, "--json")
+        told = client.jobs.get(job)
+        assert told.expires_at - told.created_at == timedelta(days=0.5)
+        untold = client.jobs.create([b"1"])
+        assert "no webhook" in cli(client, "deliveries", untold.id)
 
 
 def test_what_a_person_gets_wrong_is_said_and_nothing_is_sent(tmp_path: Path) -> None:

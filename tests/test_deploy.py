@@ -23,6 +23,7 @@ from serving.arguments import ControlArgs, ServiceArgs
 from serving.database.urls import DATABASE
 from serving.locked import REQUIRE_TLS
 from serving.places import KEYS, STORE
+from serving.uploads.places import UPLOADS
 from serving.web import WebSettings, whole_api
 from vidseq.cli import app
 
@@ -323,6 +324,17 @@ def test_the_keys_are_mounted_read_only_where_the_serve_config_looks_for_them(po
     assert keys == {"name": "keys", "mountPath": str(KEYS_FILE.parent), "readOnly": True}
     (volume,) = [v["projected"] for v in pod["volumes"] if v["name"] == "keys"]
     assert volume == {"defaultMode": 0o440, "sources": [{"secret": {"name": "vidseq-keys"}}]}
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_uploads_lie_in_a_claim_that_all_pods_share(pod: dict[str, Any]) -> None:
+    told = {each["name"]: each.get("value") for each in WORKERS["template"]["spec"]["containers"][0]["env"]}
+    (mounted,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == told[UPLOADS]]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mounted["name"]]
+    claim = volume["persistentVolumeClaim"]["claimName"]
+    assert (mounted.get("readOnly"), pod["securityContext"]["fsGroup"]) == (None, pod["securityContext"]["runAsGroup"])
+    header = (ROOT / "deploy/rayservice.yaml").read_text().partition("apiVersion")[0]
+    assert re.search(rf"claim `{claim}`[^`]*ReadWriteMany", header)
 
 
 def test_the_image_looks_for_keys_where_a_volume_of_its_user_can_be() -> None:

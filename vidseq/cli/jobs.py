@@ -36,6 +36,9 @@ def submit(
     clips: Annotated[list[Path], typer.Argument(help="Video files.")],
     model: Annotated[list[str] | None, typer.Option(help="A model of the service. May be repeated.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many actions to name.")] = 5,
+    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to begin in each video.")] = None,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to end in each video.")] = None,
+    keep: Annotated[float | None, typer.Option(metavar="DAYS", help="Delete the job after so long. Else: 7.")] = None,
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Told when all have ended.")] = None,
     secret: Annotated[
         str | None,
@@ -55,6 +58,12 @@ def submit(
     twice = len(set(names)) < len(names)
     videos = [Video(clip, custom_id=None if twice else name) for clip, name in zip(clips, names, strict=True)]
     asked: Asked = {"top_k": top_k, "models": model or ()}
+    if start is not None:
+        asked["start_seconds"] = start
+    if end is not None:
+        asked["end_seconds"] = end
+    if keep is not None:
+        asked["time_to_live_seconds"] = keep * 24 * 3600
     if webhook is not None:
         asked["webhook"] = _webhook(webhook, secret)
     with _client(url) as client:
@@ -105,6 +114,23 @@ def wait(job: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Wait until a job has ended, and show it; exits with 1 unless every video was labelled."""
     with _client(url) as client:
         _wait(client, client.jobs.get(job), as_json=as_json)
+
+
+@jobs.command()
+def deliveries(job: JobId, as_json: AsJson = False, url: Url = None) -> None:
+    """Show what a job's webhook was sent, and what it answered."""
+    with _client(url) as client:
+        sent = client.jobs.deliveries(job)
+    if as_json:
+        print("[" + ",\n ".join(each.model_dump_json() for each in sent) + "]")
+        return
+    if not sent:
+        typer.echo("nothing was sent: the job has no webhook, or has not ended")
+    for each in sent:
+        tries = "1 attempt" if each.attempts == 1 else f"{each.attempts} attempts"
+        said = f"answered {each.status}" if each.status is not None else each.reason or "not sent yet"
+        after = f", again at {each.next_attempt_at:%Y-%m-%d %H:%M:%S} UTC" if each.next_attempt_at else ""
+        typer.echo(f"{each.type} is {each.state} after {tries}: {said}{after}")
 
 
 @jobs.command()

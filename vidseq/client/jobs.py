@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, Unpack
 
 from pydantic import PrivateAttr
@@ -14,7 +15,7 @@ from vidseq.client.calls import Call
 from vidseq.client.file_uploads import AsyncUploads, Uploads
 from vidseq.client.job_calls import POLL_SECONDS, Asked, Video, next_pause_seconds, videos_of
 from vidseq.client.uploads import Source
-from vidseq.errors import JobUnfinished
+from vidseq.errors import JobUnfinished, RequestRejected, VidseqError
 from vidseq.jobs import Delivery, JobResult
 from vidseq.schemas import Upload
 
@@ -75,18 +76,29 @@ class Jobs:
         gives one a name of yours.
 
         They are uploaded one after the other, each as `client.uploads.create` does it. When this returns, the job is on
-        the service's disk, once, whatever becomes of connections. What may be `asked` besides stands in `Asked`.
+        the service's disk, once, whatever becomes of connections; of a job that is refused nothing stays there. What
+        may be `asked` besides stands in `Asked`.
 
         Errors: those of `client.uploads.create`; RequestRejected with the server's words.
         """
         given = videos_of(videos)
         items: list[tuple[Upload, str | None]] = []
-        for video in given:
-            source = video.source
-            items.append((source if isinstance(source, Upload) else self._uploads.create(source), video.custom_id))
-            if on_uploaded is not None:
-                on_uploaded(len(items), len(given))
-        return self._bound(self._ask(job_calls.create_call(Job, items, asked)))
+        made: list[Upload] = []
+        try:
+            for video in given:
+                if isinstance(upload := video.source, Upload):
+                    items.append((upload, video.custom_id))
+                else:
+                    made.append(self._uploads.create(upload))
+                    items.append((made[-1], video.custom_id))
+                if on_uploaded is not None:
+                    on_uploaded(len(items), len(given))
+            return self._bound(self._ask(job_calls.create_call(Job, items, asked)))
+        except RequestRejected:
+            for upload in made:  # nobody else knows of them
+                with suppress(VidseqError):
+                    self._uploads.delete(upload)
+            raise
 
     def get(self, job: wire.Job | str) -> Job:
         """As it is now. NotFound: it has expired, was deleted, or is another key's."""
@@ -178,13 +190,22 @@ class AsyncJobs:
         """As `Jobs.create`."""
         given = videos_of(videos)
         items: list[tuple[Upload, str | None]] = []
-        for video in given:
-            source = video.source
-            upload = source if isinstance(source, Upload) else await self._uploads.create(source)
-            items.append((upload, video.custom_id))
-            if on_uploaded is not None:
-                on_uploaded(len(items), len(given))
-        return self._bound(await self._ask(job_calls.create_call(AsyncJob, items, asked)))
+        made: list[Upload] = []
+        try:
+            for video in given:
+                if isinstance(upload := video.source, Upload):
+                    items.append((upload, video.custom_id))
+                else:
+                    made.append(await self._uploads.create(upload))
+                    items.append((made[-1], video.custom_id))
+                if on_uploaded is not None:
+                    on_uploaded(len(items), len(given))
+            return self._bound(await self._ask(job_calls.create_call(AsyncJob, items, asked)))
+        except RequestRejected:
+            for upload in made:
+                with suppress(VidseqError):
+                    await self._uploads.delete(upload)
+            raise
 
     async def get(self, job: wire.Job | str) -> AsyncJob:
         """As `Jobs.get`."""
