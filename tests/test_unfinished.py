@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from serving.batch.clips import FILE, NUM_BYTES, addresses, own_columns
+from serving.batch.manifests import manifest_hash
 from serving.batch.places import Place
 from serving.batch.unfinished import Unfinished
 from vidseq.errors import OptionError
@@ -34,6 +36,34 @@ def test_a_job_is_found_as_it_was_begun(unfinished: Unfinished) -> None:
         [f"{n}.mp4" for n in shard] for shard in SHARDS
     ]
     assert found.column("index") == list(range(10))
+
+
+def test_clips_may_be_had_from_elsewhere_later_on(tmp_path: Path) -> None:
+    """Signed URLs: what is shown of them stays, and where one name stands for two, so do both."""
+    name = "https://host/{}.mp4?signature={}"
+    before = own_columns([(name.format(path, "old"), 7) for path in "abc"])
+    twice = own_columns([("https://host/x?id=1", None), ("https://host/x?id=2", None)])
+    unfinished = Unfinished.beside(Place.of(str(tmp_path / "scores.parquet")))
+    unfinished.begin({}, pa.concat_tables([before, twice]), [range(2), range(2, 5)])
+    now = own_columns([(name.format(path, "new"), None) for path in "acd"])
+    unfinished.renew(addresses(pa.concat_tables([now, twice])))
+    found = again(unfinished)
+    files = [file.decode().removeprefix("https://host/") for file in found.column(FILE)]
+    assert files == ["a.mp4?signature=new", "b.mp4?signature=old", "c.mp4?signature=new", "x?id=1", "x?id=2"]
+    assert (found.shards(), found.column(NUM_BYTES)) == ([range(2), range(2, 5)], [7, 7, 7, None, None])
+    assert unfinished.column(FILE) == found.column(FILE)
+
+
+def test_a_manifest_is_the_same_with_other_signatures_and_another_with_another_column(tmp_path: Path) -> None:
+    def hashed(content: str) -> str:
+        path = tmp_path / "list.csv"
+        path.write_text(content)
+        return manifest_hash(str(path))
+
+    row = "https://host/a.mp4?signature="
+    assert hashed(f"path,camera\n{row}1,7\n") == hashed(f"path,camera\n{row}2,7\n")
+    others = [f"path,camera\n{row}1,8\n", f"path,lens\n{row}1,7\n", "path,camera\nhttps://host/b.mp4,7\n"]
+    assert len({hashed(content) for content in [f"path,camera\n{row}1,7\n", *others]}) == 4
 
 
 def test_a_part_is_found_once_it_was_written(unfinished: Unfinished) -> None:

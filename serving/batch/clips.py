@@ -1,6 +1,7 @@
 """The table of a job's clips: where each lies, what is shown of that, how large it is. Knows no video."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
@@ -25,6 +26,13 @@ def extras(columns: Sequence[str]) -> list[str]:
 def first_of_each(keys: Iterable[bytes]) -> list[bool]:
     seen: set[bytes] = set()
     return [key not in seen and not seen.add(key) for key in keys]  # type: ignore[func-returns-value]
+
+
+def addresses(clips: pa.Table) -> dict[str, bytes]:
+    """Where each clip is to be had now, by what is shown of that, if this stands for no other clip as well."""
+    paths, files = clips[PATH].to_pylist(), clips[FILE].to_pylist()
+    times = Counter(paths)
+    return {path: file for path, file in zip(paths, files, strict=True) if times[path] == 1}
 
 
 def own_columns(clips: Iterable[Sized]) -> pa.Table:

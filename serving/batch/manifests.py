@@ -6,10 +6,11 @@ from io import BytesIO
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet
 
-from serving.batch.clips import FILE, PATH, first_of_each, own_columns
+from serving.batch.clips import FILE, NUM_BYTES, PATH, first_of_each, own_columns
 from serving.batch.places import Place, in_words, inside, is_url, joined, parted, plain, without_secrets
 from serving.batch.rows import RESERVED
 from vidseq.errors import OptionError
@@ -23,8 +24,16 @@ def is_manifest(item: str) -> bool:
 
 
 def manifest_hash(item: str) -> str:
-    """What is in it, as a number: a job goes on only with the manifests that it had."""
-    return hashlib.sha256(_read(item)).hexdigest()
+    """What is in it, as a number: a job goes on only with the manifests that it had, URLs signed anew apart.
+
+    Raises:
+        OptionError: as read_manifest.
+    """
+    clips = read_manifest(item).drop_columns([FILE, NUM_BYTES]).combine_chunks()
+    buffer = BytesIO()
+    with pa.ipc.new_stream(buffer, clips.schema) as stream:
+        stream.write_table(clips)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def read_manifest(item: str) -> pa.Table:

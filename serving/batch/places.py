@@ -70,6 +70,10 @@ def without_secrets(url: str) -> str:
     return joined(scheme, host.rpartition("@")[2], path, "")
 
 
+def has_secrets(name: str) -> bool:
+    return without_secrets(name) != name
+
+
 def inside(url: str, name: str) -> str:
     """The URL of what lies below a folder's, with the folder's user and query."""
     scheme, host, path, query = parted(url)

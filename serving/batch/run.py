@@ -17,12 +17,12 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from serving.batch.clips import FILE, NUM_BYTES, extras
+from serving.batch.clips import FILE, NUM_BYTES, addresses, extras
 from serving.batch.inputs import find_clips
 from serving.batch.job import Job
 from serving.batch.manifests import is_manifest, manifest_hash
 from serving.batch.outputs import Output
-from serving.batch.places import Place, without_secrets
+from serving.batch.places import Place, has_secrets, without_secrets
 from serving.batch.progress import Progress
 from serving.batch.rows import INDEX
 from serving.batch.shards import MAX_TASKS, divide, expected_costs, legs_of
@@ -84,7 +84,7 @@ class Batch:
         unfinished = Unfinished.beside(self.beside)
         with unfinished.locked():
             if unfinished.begun and (self.resume or unfinished.done()):
-                _go_on(unfinished, asked, resume=self.resume)
+                _go_on(unfinished, asked, self.inputs, resume=self.resume)
             else:
                 _begin(unfinished, asked, self.output, self.inputs)
             _work(unfinished, job, title=title, num_workers=self.num_workers, console=console)
@@ -106,7 +106,7 @@ def _begin(unfinished: Unfinished, asked: Mapping[str, Any], output: Output | No
     unfinished.begin(asked, clips, divide(expected_costs(clips[NUM_BYTES].to_pylist())))
 
 
-def _go_on(unfinished: Unfinished, asked: Mapping[str, Any], *, resume: bool) -> None:
+def _go_on(unfinished: Unfinished, asked: Mapping[str, Any], inputs: Sequence[str], *, resume: bool) -> None:
     where = f"there is an unfinished job in {unfinished.shown!r}"
     if not resume:
         raise OptionError(f"{where}: go on with --resume, or remove it to begin anew")
@@ -114,6 +114,8 @@ def _go_on(unfinished: Unfinished, asked: Mapping[str, Any], *, resume: bool) ->
     if other := sorted(name for name in begun.keys() | asked.keys() if begun.get(name) != asked.get(name)):
         name = other[0]
         raise OptionError(f"{where}, of another job: {name} was {begun.get(name)}, and is {asked.get(name)}")
+    if any(has_secrets(os.fsdecode(file)) for file in unfinished.column(FILE)):
+        unfinished.renew(addresses(find_clips(inputs)))
 
 
 def _work(unfinished: Unfinished, job: Job, *, title: str, num_workers: int | None, console: Console) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serving.batch.clips import FILE, PATH
 from serving.batch.places import Place
 from vidseq.errors import OptionError
 from vidseq.features.legs import Leg
@@ -55,12 +56,17 @@ class Unfinished:
         """`job.json` goes first and comes last: with it, all is there."""
         for name in ("job.json", "parts", "legs", "clips.parquet"):
             (self.place / name).remove()
-        buffer = BytesIO()
-        with pq.ParquetWriter(buffer, clips.schema, compression="zstd") as writer:
-            for shard in shards:
-                writer.write_table(clips.slice(shard.start, len(shard)), row_group_size=len(shard))
-        (self.place / "clips.parquet").write(buffer.getvalue(), private=True)  # URLs with their secrets
+        self._write_clips(clips, shards)
         (self.place / "job.json").write(json.dumps(job, indent=2).encode())
+
+    def renew(self, files: Mapping[str, bytes]) -> None:
+        """From now on these clips, by `PATH`, are to be had there: a URL's signature may be valid for hours only."""
+        clips, shards = self._plan.read(), self.shards()
+        paths, kept = clips[PATH].to_pylist(), clips[FILE].to_pylist()
+        renewed = [files.get(path, file) for path, file in zip(paths, kept, strict=True)]
+        number = clips.schema.get_field_index(FILE)
+        self._write_clips(clips.set_column(number, clips.schema.field(number), pa.array(renewed, pa.binary())), shards)
+        self._clips = None
 
     def job(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.place / "job.json").read())
@@ -133,6 +139,13 @@ class Unfinished:
             os.close(descriptor)
             with suppress(OSError):
                 os.rmdir(self.place.path)  # if nothing is in it
+
+    def _write_clips(self, clips: pa.Table, shards: Sequence[range]) -> None:
+        buffer = BytesIO()
+        with pq.ParquetWriter(buffer, clips.schema, compression="zstd") as writer:
+            for shard in shards:
+                writer.write_table(clips.slice(shard.start, len(shard)), row_group_size=len(shard))
+        (self.place / "clips.parquet").write(buffer.getvalue(), private=True)  # URLs with their secrets
 
     @property
     def _plan(self) -> pq.ParquetFile:
