@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from serving.database.core import Database
 from serving.jobs.dispatcher import Dispatcher, Execute
 from serving.jobs.execution import Execution, Item
-from serving.jobs.queue import Crash, Leased, Result
+from serving.jobs.queue import Crash, Leased, Queue, Result
 from serving.jobs.settings import JobSettings
 from serving.usage.used import Charge, Used, uncharged
 from serving.whole import Whole
@@ -206,6 +206,23 @@ def test_a_dispatcher_that_leaves_in_good_order_gives_back_what_it_holds(kept: K
     job = kept.job(3)
     run(work)
     wait_until(lambda: [item.attempts for item in kept.queue.lease(9)] == [1, 1, 1], seconds=SECONDS)
+
+
+def test_a_dispatcher_whose_leases_cannot_be_renewed_ends_and_says_why(kept: Kept) -> None:
+    """It would else begin again and again what it is at work on."""
+
+    class Broken(Queue):
+        def renew(self, held: Sequence[Leased]) -> list[Leased]:
+            raise RuntimeError("no lease can be renewed")
+
+    async def execute(item: Leased) -> Result:
+        await asyncio.Event().wait()
+        return kept.result(item)
+
+    kept.job(2)
+    with pytest.raises(RuntimeError, match="no lease can be renewed"):
+        run(Dispatcher(Broken(kept.database, kept.settings), kept.vault, execute).run)
+    assert len(kept.queue.lease(9)) == 2, "both were given back"
 
 
 # Labelled in the process of the model ------------------------------------------------------------
