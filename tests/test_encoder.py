@@ -8,7 +8,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from vidseq.backbones import PACKAGED, build_config
+from vidseq.backbones import build_config
+from vidseq.config import PACKAGED
 from vidseq.encoder import Encoder, load_default_weights
 from vidseq.errors import OptionError
 

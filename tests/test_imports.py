@@ -22,6 +22,11 @@ def test_the_classifier_does_not_load_ray() -> None:
     assert loaded_by("vidseq.classifier", {"ray", "fastapi"}) == set()
 
 
+@pytest.mark.parametrize("module", ["vidseq.checkpoint", "serving.batch.score_job", "training.loop.fit"])
+def test_who_makes_no_encoder_does_not_wait_for_backbones(module: str) -> None:
+    assert loaded_by(module, {"timm", "torchvision"}) == set()
+
+
 def test_the_web_app_loads_neither_ray_nor_torch() -> None:
     assert loaded_by("serving.web", {"ray", "torch", "cv2", "numpy"}) == set()
 

@@ -19,8 +19,8 @@ from training.settings import (
     Views,
     check_together,
 )
-from vidseq import backbones
 from vidseq.config import (
+    PACKAGED,
     BetweenLayers,
     CellName,
     Config,
@@ -74,7 +74,7 @@ class Options(Config):
     unknown_below: Share | None = None
     unknown_precision: Annotated[float, Field(gt=0, le=1)] | None = None
     lookahead_seconds: Annotated[float, Field(ge=0, le=10)] = 0.0
-    backbone: str = backbones.PACKAGED
+    backbone: str = PACKAGED
     weights: str = "default"
     precision: Literal["float32", "bfloat16"] = "float32"
     frames_per_second: Annotated[float, Field(gt=0, le=1000)] | Literal["native"] = 8.0
@@ -148,7 +148,9 @@ def look(options: Options) -> Look:
 
 
 def _look(options: Options) -> Look:
-    encoder = backbones.build_config(
+    from vidseq.backbones import build_config  # brings timm and torchvision: see vidseq.encoder
+
+    encoder = build_config(
         options.backbone, weights=options.weights, precision=options.precision, motion=_motion(options)
     )
     sampling = Sampling(frames_per_second=options.frames_per_second, max_frames=options.max_frames)

@@ -25,10 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from vidseq.config import EncoderConfig, MotionConfig
+from vidseq.config import PACKAGED, EncoderConfig, MotionConfig
 from vidseq.errors import OptionError
 
-PACKAGED = "efficientnet-lite0"
 IMAGENET_MEAN_RGB, IMAGENET_STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 K = TypeVar("K")
 _PROBE_PIXELS = 224  # sides of the picture by which the resolutions of maps are found out

