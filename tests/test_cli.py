@@ -413,7 +413,6 @@ def test_models_lists_a_folder(tmp_path: Path) -> None:
         (("train", "{folder}", "--out", "m", "--num-layers", "9"), "--num-layers"),
         (("train", "{folder}", "--out", "m", "--frames-per-second", "often"), "neither a number nor native"),
         (("models", "{folder}"), "there is no model in"),
-        (("serve", "absent"), "absent"),
         (("score", "{model}", "nothing/*.mp4", "--out", "scores.parquet"), "nothing/*.mp4"),
     ],
 )
@@ -430,6 +429,13 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     printed = capsys.readouterr()
     assert (left.value.code, printed.out) == (2, "")
     assert sentence in printed.err and "Traceback" not in printed.err
+
+
+def test_a_service_of_no_model_is_one_sentence_and_exit_code_2() -> None:
+    """In a process of its own, in which nobody has imported Ray before."""
+    run = vidseq("serve", "absent")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "there is no model folder at absent" in run.stderr and "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -258,8 +258,8 @@ def test_one_address_has_only_so_many_connections_and_another_is_answered() -> N
             assert (status, problem["type"], headers["retry-after"]) == (429, "edge/connections", "5")
             for _ in range(9):  # twice as many are open
                 stack.enter_context(raw(edge))
-            with pytest.raises(OSError, match=r"reset|EOF|timed out"):
-                raw(edge).recv(1)
+            with pytest.raises(OSError, match=r"reset|EOF|timed out"), raw(edge) as connection:
+                connection.recv(1)
             assert answered(edge, "/livez", source="127.0.0.2") == 200
         wait_until(lambda: answered(edge, "/livez") == 200)
 
