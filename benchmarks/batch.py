@@ -2,7 +2,8 @@
 
     python -m benchmarks.batch
 
-The job is run twice, on few and on many clips: the difference is what a clip costs, the rest is what starting costs.
+The job is run on few and on many clips: the difference is what a clip costs, the rest is what starting costs. With two
+workers, and for the time on the wall with one, too.
 All processes of the job count, Ray's own too; they are read from /proc as long as they live, ten times a second.
 """
 
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,15 +41,28 @@ def main() -> None:
             write_clip(clips / f"{number:03}.mp4", num_frames=125, frames_per_second=25, height=240, width=320)
         every = sorted(clips.iterdir())
         before = _loop(model, every[:LOOPED])
-        few_seconds, _ = _job(model, every[:FEW])
-        many_seconds, peak_bytes = _job(model, every)
+        few, many = _job(model, every[:FEW], num_workers=2), _job(model, every, num_workers=2)
+        alone = _job(model, every, num_workers=1).wall_seconds - _job(model, every[:FEW], num_workers=1).wall_seconds
         loop_seconds = (before + _loop(model, every[:LOOPED])) / (2 * LOOPED)
-    job_seconds = (many_seconds - few_seconds) / (MANY - FEW)
+    job_seconds = (many.cpu_seconds - few.cpu_seconds) / (MANY - FEW)
+    together = many.wall_seconds - few.wall_seconds
     print("| 5 s of 320x240 H.264, efficientnet-lite0 | CPU-seconds |\n|---|---|")
     print(f"| a clip in a bare loop | {loop_seconds:.3f} |")
     print(f"| a clip in the job | {job_seconds:.3f} ({job_seconds / loop_seconds:.2f} of the loop) |")
-    print(f"| starting and stopping the job | {few_seconds - FEW * job_seconds:.1f} |")
-    print(f"\nlargest process of the job: {peak_bytes / 2**20:.0f} MiB")
+    print(f"| starting and stopping the job | {few.cpu_seconds - FEW * job_seconds:.1f} |")
+    print(
+        f"\n{MANY - FEW} clips take one worker {alone:.0f} s, and two {together:.0f} s ({alone / together:.2f} times)"
+    )
+    print(f"largest process of the job: {many.peak_bytes / 2**20:.0f} MiB")
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Of all processes of a job, and the peak memory of the largest."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_bytes: int
 
 
 def save_model(folder: Path) -> None:
@@ -70,11 +85,11 @@ def _loop(model: Path, clips: list[Path]) -> float:
     return time.process_time() - begun
 
 
-def _job(model: Path, clips: list[Path]) -> tuple[float, int]:
-    """CPU-seconds of all processes of a job, and the peak memory of the largest."""
+def _job(model: Path, clips: list[Path], *, num_workers: int) -> _Cost:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(VIDSEQ), "score", str(model), *map(str, clips), "--out", f"{folder}/scores.parquet"]
-        process = subprocess.Popen(command, stdout=sys.stderr)
+        begun = time.monotonic()
+        process = subprocess.Popen([*command, "--workers", str(num_workers)], stdout=sys.stderr)
         ticks: dict[int, int] = {}
         peak_bytes = 0
         while process.poll() is None:
@@ -84,7 +99,7 @@ def _job(model: Path, clips: list[Path]) -> tuple[float, int]:
                     peak_bytes = max(peak_bytes, process_bytes)
             time.sleep(0.1)
         assert process.returncode == 0
-    return sum(ticks.values()) / TICKS_A_SECOND, peak_bytes
+    return _Cost(sum(ticks.values()) / TICKS_A_SECOND, time.monotonic() - begun, peak_bytes)
 
 
 def _cost(pid: int) -> tuple[int, int]:
