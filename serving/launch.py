@@ -33,6 +33,7 @@ from serving.sealing import load_keys, new_key
 from serving.store import Lifetimes, open_store
 from serving.uploads.places import UPLOADS, open_folder, uploads_folder
 from serving.uploads.table import UploadSettings
+from vidseq import memory
 from vidseq.config import Limits
 from vidseq.errors import CheckpointError, InputError, OptionError
 
@@ -300,10 +301,7 @@ def _environment(scratch: str) -> dict[str, str]:
         "DASHBOARD_METRIC_PORT": "0",
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else a SIGTERM while starting prints a stack and aborts
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
-        # glibc gives a CNN's activations back to the system after each batch and asks for them again: a quarter of the
-        # encoder's time on a CPU went into page faults.
-        "MALLOC_MMAP_THRESHOLD_": "1000000000",
-        "MALLOC_TRIM_THRESHOLD_": "1000000000",
+        **memory.ENVIRONMENT,
     }
 
 

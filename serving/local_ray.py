@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from vidseq import memory
 from vidseq.errors import VidseqError
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def _prepare_environment() -> None:
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data's own use of actors makes Ray's core complain (ray issue 57733)
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
+        **memory.ENVIRONMENT,
     }.items():
         os.environ.setdefault(name, value)
 

@@ -26,6 +26,7 @@ from serving.places import KEYS, STORE
 from serving.uploads.places import UPLOADS
 from serving.web import WebSettings, whole_api
 from vidseq.cli import app
+from vidseq.memory import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -341,6 +342,11 @@ def test_the_image_looks_for_keys_where_a_volume_of_its_user_can_be() -> None:
     told = dict(pair.split("=", 1) for line in instructions("ENV") for pair in line.split())
     assert told["VIDSEQ_KEYS"] == str(KEYS_FILE)
     assert re.search(rf"install -d -o vidseq -g vidseq -m 0700 {KEYS_FILE.parent}$", DOCKERFILE, re.MULTILINE)
+
+
+def test_processes_of_the_image_keep_the_memory_that_they_have_freed() -> None:
+    told = dict(pair.split("=", 1) for line in instructions("ENV") for pair in line.split())
+    assert told.items() >= ENVIRONMENT.items()
 
 
 def test_of_compose_the_services_read_the_keys_and_one_command_writes_them() -> None:

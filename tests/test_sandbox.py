@@ -291,6 +291,7 @@ def test_server_and_child_have_no_secret_and_no_descriptor_of_ours(
                 b"OPENBLAS_NUM_THREADS",
                 b"OMP_NUM_THREADS",
                 b"OPENCV_FFMPEG_LOGLEVEL",
+                b"MALLOC_ARENA_MAX",
                 b"MALLOC_MMAP_THRESHOLD_",
                 b"MALLOC_TRIM_THRESHOLD_",
             }

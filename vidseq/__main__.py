@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from vidseq.errors import VidseqError
+from vidseq.memory import keep_freed_memory
 
 _EXTRAS = {
     "typer": "core",
@@ -22,6 +23,7 @@ _EXTRAS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit codes: 0 done, 1 done but some clips failed (`--strict`), 2 a mistake in what was asked, 130 interrupted."""
+    keep_freed_memory()
     try:
         from vidseq.cli import app  # the SDK alone has no typer: that is a sentence too, so inside the try
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from vidseq import memory
 from vidseq.config import Limits, Picture
 from vidseq.errors import SandboxError, VidseqError
 from vidseq.sandbox import canary
@@ -35,8 +36,7 @@ _ENVIRONMENT = {  # all of it
     "OPENBLAS_NUM_THREADS": "1",  # a process that forks has no others
     "OMP_NUM_THREADS": "1",
     "OPENCV_FFMPEG_LOGLEVEL": "16",  # errors
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",  # else the memory of each picture is given back, and faulted in again
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    **memory.ENVIRONMENT,
 }
 
 
