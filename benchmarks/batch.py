@@ -24,6 +24,7 @@ from vidseq.checkpoint import save_checkpoint
 from vidseq.classifier import Classifier
 from vidseq.config import HeadsConfig, ModelConfig
 from vidseq.encoder import load_default_weights
+from vidseq.memory import keep_freed_memory
 from vidseq.model import SequenceModel, VideoModel
 
 FEW, MANY = 8, 168
@@ -32,6 +33,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
+    keep_freed_memory()  # as the job does: what is compared is the job
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model, clips = Path(folder) / "model", Path(folder) / "clips"

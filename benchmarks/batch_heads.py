@@ -17,6 +17,7 @@ from serving.batch.job import Started
 from serving.batch.score_job import ScoreJob
 from vidseq.checkpoint import load_checkpoint
 from vidseq.config import Limits
+from vidseq.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
