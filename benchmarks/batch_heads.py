@@ -1,6 +1,6 @@
 """One more head on a pass that goes on anyway: CPU-seconds a clip for one model, and for ten that share its backbone.
 
-    python -m benchmarks.batch_heads [--real ../shared/data/fight] [--clips 24] [--heads 10] [--rounds 3]
+    python -m benchmarks.batch_heads [--real ../shared/data/fight] [--clips 24] [--heads 10] [--rounds 3] [--give-back]
 
 In this process and its decoders, one thread, in turns. The models have the packaged backbone and random heads.
 """
@@ -26,8 +26,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--heads", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--give-back", action="store_true", help="give freed memory back, as glibc does by itself")
     arguments = parser.parse_args()
-    keep_freed_memory()
+    if not arguments.give_back:
+        keep_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
