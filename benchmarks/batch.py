@@ -2,8 +2,9 @@
 
     python -m benchmarks.batch
 
-The job is run on few and on many clips: the difference is what a clip costs, the rest is what starting costs. Two workers
-share caches and memory, so two loops side by side are what they are to be compared with. One worker alone has threads.
+The job is run on few and on many clips: the difference is what a clip costs, the rest is what starting costs. Two
+workers share caches and memory: two loops side by side are what they compare with. One worker alone has threads.
+
 All processes of the job count, Ray's own too; they are read from /proc as long as they live, ten times a second.
 """
 
