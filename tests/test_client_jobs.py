@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.toy_jobs import SECRET, Kept, worked_at
 from tests.web_server import Held, count_bytes, raising, running, toy_app, wait_until
 from vidseq.cli import app
 from vidseq.client import AsyncClient, Client
-from vidseq.client.job_calls import Video, Webhook
+from vidseq.client.job_calls import Video, Webhook, left_over
 from vidseq.errors import (
     JobUnfinished,
     NotFound,
@@ -155,6 +155,18 @@ def test_of_a_job_that_is_refused_no_upload_stays_but_what_was_uploaded_apart(tm
         asyncio.run(ask(client.base_url, apart))
         assert [file.stem for file in (tmp_path / "uploads").iterdir()] == [apart.id]
         assert labels(client, client.jobs.create([apart]).wait(timeout_seconds=20)) == ["1 bytes"]
+
+
+@pytest.mark.parametrize(("status", "never"), [(404, True), (422, True), (401, False), (409, False), (429, False)])
+def test_uploads_of_a_job_that_may_have_been_made_stay(status: int, never: bool) -> None:
+    def upload(name: str) -> Upload:
+        digest, until = "0" * 64, datetime(2026, 1, 1, tzinfo=UTC)
+        return Upload(id=name, num_bytes=1, offset=1, complete=True, sha256=digest, expires_at=until)
+
+    anew, apart = upload("anew"), upload("apart")
+    error = RequestRejected(status=status, type="x", title="x", detail="x", request_id=None)
+    given = [Video(b"1"), Video(apart), Video(b"refused")]
+    assert left_over(error, [(anew, None), (apart, None)], given) == ([anew] if never else [])
 
 
 @pytest.mark.parametrize(

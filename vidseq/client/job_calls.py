@@ -9,12 +9,13 @@ from typing import Any, TypedDict, cast
 from vidseq.client.answers import AnswerT
 from vidseq.client.calls import Call, checked_idempotency_key
 from vidseq.client.uploads import Source
-from vidseq.errors import OptionError, SourceNotFound
+from vidseq.errors import OptionError, RequestRejected, SourceNotFound
 from vidseq.jobs import Deliveries, Job, JobPage, JobResults
 from vidseq.schemas import Answer, Upload
 from vidseq.webhooks import key_of
 
 PAGE, RESULTS_PAGE = 100, 20
+_NEVER = (404, 413, 422)  # of a model or an upload that is not there; too large; wrong
 POLL_SECONDS, MAX_POLL_SECONDS = 0.5, 10.0
 
 
@@ -105,6 +106,19 @@ def create_call(answer: type[AnswerT], items: Sequence[tuple[Upload, str | None]
         body["time_to_live_seconds"] = seconds
     key = checked_idempotency_key(asked.get("idempotency_key"))
     return Call("POST", "v1/jobs", answer, json=json.dumps(body).encode(), idempotency_key=key)
+
+
+def left_over(
+    error: RequestRejected, items: Sequence[tuple[Upload, str | None]], given: Sequence[Video]
+) -> list[Upload]:
+    """What was uploaded for a job that there will never be, and nobody else knows of.
+
+    Of other refusals (the request is still running, the key is not good any more) there is none: an attempt before,
+    whose answer was lost, may have made the job. The service looks for its answer before it looks at what was asked.
+    """
+    if error.status not in _NEVER:
+        return []
+    return [upload for (upload, _), video in zip(items, given, strict=False) if upload is not video.source]
 
 
 def get_call(answer: type[AnswerT], job: Job | str) -> Call[AnswerT]:

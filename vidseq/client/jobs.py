@@ -83,19 +83,16 @@ class Jobs:
         """
         given = videos_of(videos)
         items: list[tuple[Upload, str | None]] = []
-        made: list[Upload] = []
         try:
             for video in given:
-                if isinstance(upload := video.source, Upload):
-                    items.append((upload, video.custom_id))
-                else:
-                    made.append(self._uploads.create(upload))
-                    items.append((made[-1], video.custom_id))
+                source = video.source
+                upload = source if isinstance(source, Upload) else self._uploads.create(source)
+                items.append((upload, video.custom_id))
                 if on_uploaded is not None:
                     on_uploaded(len(items), len(given))
             return self._bound(self._ask(job_calls.create_call(Job, items, asked)))
-        except RequestRejected:
-            for upload in made:  # nobody else knows of them
+        except RequestRejected as error:
+            for upload in job_calls.left_over(error, items, given):
                 with suppress(VidseqError):
                     self._uploads.delete(upload)
             raise
@@ -190,19 +187,16 @@ class AsyncJobs:
         """As `Jobs.create`."""
         given = videos_of(videos)
         items: list[tuple[Upload, str | None]] = []
-        made: list[Upload] = []
         try:
             for video in given:
-                if isinstance(upload := video.source, Upload):
-                    items.append((upload, video.custom_id))
-                else:
-                    made.append(await self._uploads.create(upload))
-                    items.append((made[-1], video.custom_id))
+                source = video.source
+                upload = source if isinstance(source, Upload) else await self._uploads.create(source)
+                items.append((upload, video.custom_id))
                 if on_uploaded is not None:
                     on_uploaded(len(items), len(given))
             return self._bound(await self._ask(job_calls.create_call(AsyncJob, items, asked)))
-        except RequestRejected:
-            for upload in made:
+        except RequestRejected as error:
+            for upload in job_calls.left_over(error, items, given):
                 with suppress(VidseqError):
                     await self._uploads.delete(upload)
             raise
