@@ -325,6 +325,7 @@ def test_a_person_hands_over_clips_waits_looks_and_deletes(tmp_path: Path) -> No
         shown = cli(client, "wait", job)
         assert f"{job} has succeeded: 2 labelled" in shown
         assert f"{clips[0]}  5 bytes (1.00)" in shown and "b \\xfc.mp4  8 bytes" in shown
+        assert job in cli(client, "list", COLUMNS="70")
         assert job in cli(client, "list") and '"succeeded"' in cli(client, "list", "--json")
         assert cli(client, "show", job, "--json").count('"predictions"') == 2
         assert "has succeeded" in cli(client, "cancel", job)

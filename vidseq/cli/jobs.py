@@ -94,7 +94,8 @@ def list_jobs(
         typer.echo("there are no jobs")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("job", "state", "videos", "ended", "failed", "made (UTC)"):
+    table.add_column("job", min_width=len(found[0].id))  # whole on a narrow terminal too: it is what is typed next
+    for heading in ("state", "videos", "ended", "failed", "made (UTC)"):
         table.add_column(heading, justify="right" if heading in ("videos", "ended", "failed") else "left")
     for job in found:
         counts = (f"{number:,}" for number in (job.num_items, num_ended(job), job.num_failed))
