@@ -1,8 +1,8 @@
-"""What is left of a service that was killed is ended all the same, and its scratch folder goes. Knows nothing of Ray.
+"""What is left of somebody that was killed is ended all the same, and its scratch folder goes. Knows nothing of Ray.
 
     with cleaned_up(folder):      a child waits at a pipe
         ...                       the end of the block: it hears so, and has nothing to do
-        SIGKILL                   the pipe ends without a word: it kills whoever has TMPDIR=folder, and removes it
+        SIGKILL                   the pipe ends without a word: it kills whoever works in folder, and removes it
 
 Linux only: processes are found in /proc.
 """
@@ -10,6 +10,7 @@ Linux only: processes are found in /proc.
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ PATIENCE_SECONDS = 10.0
 
 @contextmanager
 def cleaned_up(folder: str) -> Iterator[None]:
-    """For as long as this lasts, whatever begins must have TMPDIR=`folder` in its environment."""
+    """For as long as this lasts, whatever begins must have TMPDIR=`folder`, or files there that it writes."""
     # No site packages, no environment: it stays for as long as the service does, and shall be small.
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, folder], stdin=subprocess.PIPE, env={}, start_new_session=True
@@ -39,7 +40,7 @@ def cleaned_up(folder: str) -> Iterator[None]:
 
 
 def clean_up(folder: str) -> None:
-    """Kill who is left, until nobody is; then remove the folder."""
+    """Kill who is left but this process, until nobody is; then remove the folder: nobody writes into it again."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (left := _left_over(folder)) and time.monotonic() < deadline:
         for pid in left:
@@ -49,15 +50,24 @@ def clean_up(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _left_over(folder: str) -> list[int]:
-    """Processes that were told to work in this folder."""
+def _left_over(folder: str) -> set[int]:
+    """Processes that work in this folder, this one apart: they were told to, or have a file there open to write."""
     told = f"TMPDIR={folder}".encode()
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has gone, or is somebody else's
-            if told in environment.read_bytes().split(b"\0"):
-                found.append(int(environment.parent.name))
-    return found
+            if told in (process / "environ").read_bytes().split(b"\0") or _writes_into(folder, process):
+                found.add(int(process.name))
+    return found - {os.getpid()}
+
+
+def _writes_into(folder: str, process: Path) -> bool:
+    """Some write their title over their environment, and can be known by their files alone."""
+    for file in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(file).startswith(f"{folder}/") and file.lstat().st_mode & stat.S_IWUSR:
+                return True
+    return False
 
 
 if __name__ == "__main__":

@@ -6,18 +6,15 @@ Ray reads much of its environment as it is imported, so it is imported here, not
 import logging
 import os
 import secrets
-import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from serving.aftermath import clean_up, cleaned_up
 from vidseq import memory
 from vidseq.errors import VidseqError
-
-logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # neither clips nor frames pass through it
 
@@ -47,7 +44,8 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
         if options["address"] is None:
             _prepare_environment()
             folder = tempfile.mkdtemp(prefix="vidseq-ray-", dir=_short_folder())
-            stack.callback(_remove, folder)
+            stack.enter_context(cleaned_up(folder))
+            stack.callback(clean_up, folder)  # a worker that was still starting would make its folders again
             options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False, "_temp_dir": folder}
             options["object_store_memory"] = _OBJECT_STORE_BYTES
         import ray
@@ -102,16 +100,6 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _remove(folder: str) -> None:
-    """Ray's last processes may still write into it while it is removed."""
-    for attempt in range(8):
-        time.sleep(2**attempt / 100 if attempt else 0)
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.exists(folder):
-            return
-    logger.warning("%s could not be removed", folder)
 
 
 def _short_folder() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.aftermath import clean_up
 from tests.running import alive
 
 LAUNCHER = """
@@ -60,3 +61,19 @@ def test_after_a_good_end_nothing_is_touched(launched: "tuple[subprocess.Popen[s
     assert (folder / "log").read_text() == "a line"
     assert alive(grandchild)
     os.kill(grandchild, signal.SIGKILL)
+
+
+def test_who_writes_into_the_folder_is_ended_and_who_reads_there_is_not(tmp_path: Path) -> None:
+    """Nor is whoever cleans up, though it writes there, too."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    (folder / "log").write_text("a line")
+    with (folder / "own").open("w"), (folder / "log").open() as reading, (folder / "log").open("a") as writing:
+        reader = subprocess.Popen(["sleep", "300"], stdin=reading)
+        writer = subprocess.Popen(["sleep", "300"], stdout=writing)
+        clean_up(str(folder))
+        assert writer.wait() == -signal.SIGKILL
+        assert reader.poll() is None
+        reader.kill()
+        reader.wait()
+    assert not folder.exists()

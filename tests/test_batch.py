@@ -225,7 +225,7 @@ def test_a_clip_that_kills_every_worker_has_a_row_that_says_so(
 def job_process(
     model: Path, inputs: list[object], out: object, *options: str, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`vidseq score` in a process of its own, with a folder for temporary files of its own, which is empty again."""
+    """`vidseq score` in a process of its own, killed if it still runs; no process and no temporary file outlives it."""
     with tempfile.TemporaryDirectory(prefix="t-") as temporary:
         command = [str(VIDSEQ), "score", str(model), *map(str, inputs), "--out", str(out), *options]
         variables = {**os.environ, **(environment or {}), "TMPDIR": temporary}
@@ -233,14 +233,14 @@ def job_process(
         try:
             yield process
         finally:
-            tree = {process.pid, *descendants(process.pid)}
+            tree = descendants(process.pid)
             process.kill()
             process.wait()
-            for pid in tree:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        if process.returncode != -signal.SIGKILL:
-            assert os.listdir(temporary) == []
+        deadline = time.monotonic() + WAIT_SECONDS
+        while process.returncode == -signal.SIGKILL and (os.listdir(temporary) or any(map(alive, tree))):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert os.listdir(temporary) == []
 
 
 def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], object]) -> None:
