@@ -32,9 +32,11 @@ def application(model: Path) -> ASGIApp:
     from serving.database.core import Database
     from serving.decoding import decode
     from serving.labeller import Labeller
+    from serving.service_routes import Parts
     from serving.uploads.places import open_folder
     from serving.uploads.table import UploadSettings
-    from serving.web import WebSettings, create_app
+    from serving.web import create_app
+    from serving.web_settings import WebSettings
     from vidseq.config import Limits
     from vidseq.sandbox.box import Sandbox
 
@@ -44,17 +46,14 @@ def application(model: Path) -> ASGIApp:
     labeller.answer_canary()
     live = labeller.live
     assert live is not None
-    return create_app(
+    parts = Parts(
         classify=labeller.classify,
         models=lambda: labeller.models,
-        sessions=PassingOnly(live),  # type: ignore[arg-type]
         decode=functools.partial(decode, picture=labeller.picture, limits=limits, sandbox=sandbox),
+        sessions=PassingOnly(live),  # type: ignore[arg-type]
         uploads=open_folder(Database(f"sqlite://{model.parent}/vidseq.db"), model.parent / "uploads", UploadSettings()),
-        ready=boxes.why_not,
-        metrics=None,
-        keys=None,
-        settings=WebSettings(),
     )
+    return create_app(parts, ready=boxes.why_not, metrics=None, keys=None, settings=WebSettings())
 
 
 class PassingOnly:

@@ -37,6 +37,7 @@ from serving.locked import refuse_open_ray
 from serving.parts import Frames
 from serving.places import open_database, open_jobs, open_once, open_sessions, open_uploads, open_vault
 from serving.rates import rates_of, store_of_rates
+from serving.service_routes import Parts
 from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
 from serving.usage.table import UsageTable
@@ -101,22 +102,25 @@ class Service:
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor, in the loop that will run the application."""
-        return create_service_app(
+        parts = Parts(
             classify=self._classify,
-            classify_each=self._classify_each,
             models=lambda: self._models.labeller.models,
-            sessions=self._sessions,
             decode=self._decode,
+            classify_each=self._classify_each,
+            sessions=self._sessions,
             once=self._once,
             uploads=self._uploads,
             jobs=self._jobs,
             ledger=self._ledger,
             chores=self._chores(),
+            observe_push=self._figures.pushed,
+        )
+        return create_service_app(
+            parts,
             keys=self._keys,
             settings=self._args.web,
             rates=self._rates,
             observe=self._observe,
-            observe_push=self._figures.pushed,
             drain=self._drain,
             prefix="",  # Serve has taken /v1 off
         )

@@ -13,7 +13,7 @@ from serving.once.kept import OnceSettings
 from serving.sessions import SessionSettings
 from serving.uploads.table import UploadSettings
 from serving.usage.table import UsageSettings
-from serving.web import WebSettings
+from serving.web_settings import WebSettings
 from vidseq.config import Config, Limits, PositiveSeconds
 
 SERVICE, CONTROL = "service", "control"  # the applications' names

@@ -42,7 +42,7 @@ class Figures:
         )
 
     def answered(self, finished: Finished) -> None:
-        """An Observer of serving.web. The method is no tag: clients may invent methods."""
+        """An Observer of serving.finished. The method is no tag: clients may invent methods."""
         path = finished.route or "none"
         self._requests.inc(tags={"route": path, "status": str(finished.status)})
         self._seconds.observe(max(finished.seconds, 1e-6), tags={"route": path})
@@ -57,7 +57,7 @@ class Figures:
         self._waiting.set(num_waiting)
 
     def pushed(self, applied: Applied, *, seconds: float) -> None:
-        """The PushObserver of serving.web."""
+        """The PushObserver of serving.parts."""
         if applied.labels:
             self._frames.inc(len(applied.labels))
         self._push_seconds.observe(max(seconds, 1e-6))

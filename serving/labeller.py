@@ -54,7 +54,7 @@ class Head:
 
 
 class Labeller:
-    """Checkpoints and the engine that computes for all requests. `classify` is the `Classify` of serving.web,
+    """Checkpoints and the engine that computes for all requests. `classify` is the `Classify` of serving.parts,
     `classify_each` its `ClassifyEach`.
 
     `live` labels streams with the same engine and the first model; None where that cannot stream. Others come and go

@@ -102,7 +102,7 @@ def serve(
 
     Whoever asks must show an API key of the file `keys` (see serving.keys). Without it the service is open, and listens
     on the loopback only, unless `open_to_all`. `min_share_seen` is that of vidseq.config.Limits, `allowed_origins` that
-    of serving.web.WebSettings. `docs`, the page of the API, is shown on the loopback where nothing is said. A model is
+    of serving.web_settings. `docs`, the page of the API, is shown on the loopback where nothing is said. A model is
     served only if one of the public keys `require_signature` has signed it; None asks for no signature. A line for each
     request that is over is printed in the form `log`.
 
@@ -147,7 +147,7 @@ def serve(
             steer,
         )  # read the environment above, and take a while as the child does
         from serving.jobs.settings import JobSettings, WebhookSettings
-        from serving.web import WebSettings
+        from serving.web_settings import WebSettings
 
         print(outcome(), file=sys.stderr, flush=True)
         args = arguments.ServiceArgs(

@@ -30,7 +30,7 @@ from vidseq.schemas import Models, Prediction, Predictions
 
 
 class Videos:
-    """The door. Timeouts as in WebSettings of serving.web; `arriving` are places for bodies, `admission` to work,
+    """The door. Timeouts as in WebSettings; `arriving` are places for bodies, `admission` to work,
     `waiting` those of requests that wait for one answer."""
 
     def __init__(

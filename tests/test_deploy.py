@@ -24,7 +24,8 @@ from serving.database.urls import DATABASE
 from serving.locked import REQUIRE_TLS
 from serving.places import KEYS, STORE
 from serving.uploads.places import UPLOADS
-from serving.web import WebSettings, whole_api
+from serving.web import whole_api
+from serving.web_settings import WebSettings
 from vidseq.cli import app
 from vidseq.memory import ENVIRONMENT
 

@@ -11,7 +11,9 @@ import pytest
 from fastapi import FastAPI
 
 from serving.drain import Drain
-from serving.web import WebSettings, create_control_app, create_service_app
+from serving.service_routes import Parts
+from serving.web import create_control_app, create_service_app
+from serving.web_settings import WebSettings
 from tests.stream_server import kept_sessions, refusal, talking
 from tests.toy_streams import chunked, toy_frames, toy_live
 from tests.web_server import TOY_MODELS, Held, count_bytes, running, undecoded, wait_until
@@ -31,10 +33,8 @@ class House:
 
     def __init__(self, **parts: Any) -> None:
         self.drain = Drain()
-        given = {"classify": count_bytes, "sessions": None, "decode": undecoded} | parts
-        self.app: FastAPI = create_service_app(
-            models=lambda: TOY_MODELS, keys=None, settings=WebSettings(), drain=self.drain, **given
-        )
+        given = Parts(**{"classify": count_bytes, "models": lambda: TOY_MODELS, "decode": undecoded} | parts)
+        self.app: FastAPI = create_service_app(given, keys=None, settings=WebSettings(), drain=self.drain)
         self.app.add_api_route("/loop", self._note_loop)
         self._loop: asyncio.AbstractEventLoop | None = None
 

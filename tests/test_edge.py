@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from serving.front import OVERRULING
-from serving.web import WebSettings
+from serving.web_settings import WebSettings
 from tests.edge import CONFIG, Edge, certificate, environment, running_edge
 from tests.require import need
 from tests.running import free_port

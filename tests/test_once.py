@@ -22,7 +22,9 @@ from serving.keys import create_key
 from serving.once.kept import Kept, OnceSettings
 from serving.once.once import Once
 from serving.sealing import Vault
-from serving.web import WebSettings, create_service_app, whole_api
+from serving.service_routes import Parts
+from serving.web import create_service_app, whole_api
+from serving.web_settings import WebSettings
 from tests.test_once_kept import KEYS, pass_time
 from tests.test_web import CLASSIFY, FORM, RAW, form, part, problem_of
 from vidseq.errors import SandboxError, TooSlow, TruncatedVideo
@@ -237,9 +239,8 @@ def test_labels_line_by_line_are_not_for_keys_and_say_so(once: Once) -> None:
 
 
 def test_a_service_that_keeps_no_answers_says_so() -> None:
-    parts: Any = {"models": lambda: TOY_MODELS, "sessions": None, "decode": undecoded, "keys": None}
-    app = create_service_app(classify=Counted(), settings=WebSettings(), **parts)
-    with running(app) as url:
+    parts = Parts(classify=Counted(), models=lambda: TOY_MODELS, decode=undecoded)
+    with running(create_service_app(parts, keys=None, settings=WebSettings())) as url:
         answer = httpx2.post(url + CLASSIFY, content=b"video", headers=KEYED)
     assert (problem_of(answer).status, "keeps no answers" in answer.text) == (422, True)
 

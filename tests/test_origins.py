@@ -14,7 +14,7 @@ from serving.answer_headers import HEADERS
 from serving.keyring import KeyRing
 from serving.keys import create_key
 from serving.origins import ASKED, METHODS
-from serving.web import WebSettings
+from serving.web_settings import WebSettings
 from vidseq.schemas import Problem
 
 PAGE = "https://app.example"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from redis_server import running_redis
 
 from serving.rates import RateExceeded, Rates, RateSettings, rates_of, seconds_until_room, store_of_rates
-from serving.web import WebSettings
+from serving.web_settings import WebSettings
 from vidseq.errors import OptionError
 
 

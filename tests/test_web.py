@@ -19,7 +19,9 @@ import pytest
 from serving import openapi, problems
 from serving.finished import Finished
 from serving.problems import DigestMismatch, MalformedDigest
-from serving.web import WebSettings, create_control_app, create_service_app
+from serving.service_routes import Parts
+from serving.web import create_control_app, create_service_app
+from serving.web_settings import WebSettings
 from tests.web_server import TOY_MODELS, Held, count_bytes, raising, running, toy_app, undecoded, wait_until
 from vidseq.errors import (
     CheckpointError,
@@ -573,15 +575,8 @@ def test_what_is_the_services_is_a_moments_problem_where_only_the_control_app_is
 
 
 def test_the_service_app_can_stand_behind_a_server_that_takes_the_prefix_off() -> None:
-    app = create_service_app(
-        classify=count_bytes,
-        models=lambda: TOY_MODELS,
-        sessions=None,
-        decode=undecoded,
-        keys=None,
-        settings=WebSettings(),
-        prefix="",
-    )
+    parts = Parts(classify=count_bytes, models=lambda: TOY_MODELS, decode=undecoded)
+    app = create_service_app(parts, keys=None, settings=WebSettings(), prefix="")
     with running(app) as url:
         assert httpx2.post(url + "/classify", content=b"video", headers=RAW).status_code == 200
         assert problem_of(httpx2.get(url + "/livez")).status == 404

@@ -22,9 +22,11 @@ from serving.once.once import Once
 from serving.parts import Classify, ClassifyEach, Decode, Frames, PushObserver, Sessions, unobserved
 from serving.rates import Rates
 from serving.sealing import Vault, load_keys, new_key
+from serving.service_routes import Parts
 from serving.uploads.uploads import Uploads
 from serving.usage.ledger import Ledger
-from serving.web import WebSettings, create_app
+from serving.web import create_app
+from serving.web_settings import WebSettings
 from vidseq.early import EarlyExit
 from vidseq.schemas import (
     EarlyExited,
@@ -157,24 +159,27 @@ def toy_app(
     observe_push: PushObserver = unobserved,
     **settings: Any,
 ) -> Any:
-    return create_app(
+    parts = Parts(
         classify=classify,
-        classify_each=classify_each,
         models=lambda: models,
-        sessions=sessions,
         decode=decode,
+        classify_each=classify_each,
+        sessions=sessions,
         once=once or kept_anywhere(),
         uploads=uploads,
         jobs=jobs,
         ledger=ledger,
         chores=chores,
+        observe_push=observe_push,
+    )
+    return create_app(
+        parts,
         ready=ready,
         metrics=lambda: b"videos_total 1\n",
         keys=keys,
         rates=counted,
         settings=WebSettings(**{"docs": True} | settings),
         observe=observe,
-        observe_push=observe_push,
     )
 
 

@@ -181,9 +181,9 @@ class Jobs:
             raise TooManyItems(f"the job has {num_items:,} items; at most {self.settings.max_items:,} are allowed")
         if asked.webhook is not None:
             refuse_unsafe(asked.webhook.url, allow_private=self.settings.webhooks.allow_private)
-        most = self.settings.max_time_to_live_seconds
-        if asked.time_to_live_seconds is not None and asked.time_to_live_seconds > most:
-            raise OptionError(f"time_to_live_seconds is {asked.time_to_live_seconds:g}; at most {most:g} are allowed")
+        seconds, most = asked.time_to_live_seconds, self.settings.max_time_to_live_seconds
+        if seconds is not None and seconds > most:
+            raise OptionError(f"time_to_live_seconds is {seconds:,.10g}; at most {most:,.10g} are allowed")
 
     def _refuse_too_many(self, connection: Connection, owner: str, num_items: int) -> None:
         num_kept = select(func.coalesce(func.sum(jobs.c.num_items), 0)).where(jobs.c.owner == owner)

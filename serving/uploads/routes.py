@@ -56,7 +56,7 @@ class Completed(Config):
 
 class UploadRoutes:
     """The door. `uploads` is None where none are kept; every request is then told so. `arriving` are places for bodies,
-    timeouts as in WebSettings of serving.web."""
+    timeouts as in WebSettings."""
 
     def __init__(
         self, uploads: Uploads | None, *, arriving: Admission, pace: Pace, answer_timeout_seconds: float
