@@ -17,7 +17,7 @@ from pympi.Elan import Eaf
 from typer.testing import CliRunner
 from webvtt import WebVTT
 
-from serving.batch.rows import answered, columns
+from serving.batch.rows import Row, answered, columns, of_model
 from tests.test_rows import PREDICTION
 from training.data.clips import read_clips
 from vidseq.cli import app
@@ -43,7 +43,12 @@ CLIPS = [
 def write_rows(folder: Path, suffix: str) -> Path:
     """Two clips with labels and one that failed."""
     rows = [{"path": f"{n}.mp4"} | answered(PREDICTION, frames=False) for n in range(2)]
-    rows.append({"path": "bad.mp4", "error_code": "video/empty", "error_detail": "zero bytes"})
+    failed = {"error_code": "video/empty", "error_detail": "zero bytes"}
+    rows.append({"path": "bad.mp4"} | of_model(PREDICTION.model) | failed)
+    return written_rows(folder, suffix, rows)
+
+
+def written_rows(folder: Path, suffix: str, rows: Sequence[Row]) -> Path:
     table = pa.Table.from_pylist(rows, schema=columns(frames=False))
     file = folder / f"scores{suffix}"
     if suffix == ".jsonl":
@@ -155,7 +160,7 @@ def test_tables_are_what_training_reads(tmp_path: Path) -> None:
 def test_actions_without_segments_are_what_training_reads(tmp_path: Path) -> None:
     export([replace(CLIPS[0], path=str(tmp_path / "x.mp4"))], "csv", tmp_path)
     (tmp_path / "x.mp4").touch()
-    export([replace(CLIPS[0], path=str(tmp_path / "x.mp4"), segments=())], "csv", tmp_path)
+    export([replace(CLIPS[0], path=str(tmp_path / "x.mp4"), segments=())], "csv", tmp_path, overwrite=True)
     assert [clip.label for clip in read_clips(tmp_path).clips] == ["fight"]
     assert not (tmp_path / "segments.csv").exists()
 
@@ -195,6 +200,43 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, path: str) -> None:
     out = tmp_path / "deep" / "out"
     export([Labelled(path, (FIGHT,), (), 1.0), Labelled("y.mp4", (FIGHT,), (), 1.0)], "webvtt", out)
     assert len(list(out.rglob("*.vtt"))) == len(list(tmp_path.rglob("*.vtt"))) == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_there_already_stays(tmp_path: Path, form: Form) -> None:
+    """It may have been made by hand, or corrected."""
+    export(CLIPS, form, tmp_path)
+    (first, *_) = written = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+    first.write_text("by hand")
+    with pytest.raises(OptionError, match=r"is there already, and [12] more: --overwrite takes its place"):
+        export(CLIPS, form, tmp_path)
+    assert first.read_text() == "by hand"
+    assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == written
+    export(CLIPS, form, tmp_path, overwrite=True)
+    assert first.read_text() != "by hand"
+
+
+def test_a_table_of_segments_that_nobody_has_replaced_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "segments.csv").write_text("by hand")
+    with pytest.raises(OptionError, match=r"segments\.csv' is there already"):
+        export([replace(CLIPS[0], segments=())], "csv", tmp_path)
+    assert os.listdir(tmp_path) == ["segments.csv"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_of_several_models_one_is_named(tmp_path: Path, suffix: str) -> None:
+    """By its name, or its hash where two have one name. Where it failed, nobody else's labels take their place."""
+    models = [PREDICTION.model.model_copy(update={"name": name, "sha256": name * 64}) for name in "ab"]
+    said = [answered(PREDICTION, frames=False) | of_model(model) for model in models]
+    failed = of_model(models[0]) | {"error_code": "video/empty", "error_detail": "zero bytes"}
+    rows = [{"path": "x.mp4"} | row for row in said] + [{"path": "y.mp4"} | row for row in (failed, said[1])]
+    file = written_rows(tmp_path, suffix, rows)
+    with pytest.raises(OptionError, match=r"has labels of a \(a{64}\) and b \(b{64}\): say with --model whose"):
+        list(read_labelled(file))
+    assert [clip.path for clip in read_labelled(file, model="a")] == ["x.mp4"]
+    assert [clip.path for clip in read_labelled(file, model="b" * 64)] == ["x.mp4", "y.mp4"]
+    with pytest.raises(OptionError, match=r"not one is 'c'"):
+        list(read_labelled(file, model="c"))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -29,6 +29,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clips"
 
 
+def make_deep(folder: Path) -> None:
+    """A path longer than a system call takes, made step by step."""
+    here = os.open("/", os.O_RDONLY)
+    try:
+        for name in folder.parts[1:]:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=here)
+            deeper = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+    finally:
+        os.close(here)
+
+
 def paths(inputs: list[str]) -> list[str]:
     shown: list[str] = find_clips(inputs)[PATH].to_pylist()
     return shown
@@ -40,6 +54,25 @@ def found(folder: Path, *inputs: object) -> list[str]:
 
 def test_a_folder_stands_for_the_videos_in_it_at_any_depth(folder: Path) -> None:
     assert found(folder, folder) == ["a.MKV", "b.mp4", "deep/[odd].mp4", "deep/er/c.webm"]
+
+
+def test_a_folder_that_is_a_link_is_looked_into_once(folder: Path, tmp_path: Path) -> None:
+    """As by a glob; also one that leads back to where it lies."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "e.mp4").touch()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep" / "round").symlink_to(folder)
+    assert found(folder, folder) == ["a.MKV", "b.mp4", "deep/[odd].mp4", "deep/er/c.webm", "link/e.mp4"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(folder: Path) -> None:
+    """Its clips would be missing, and nobody would know."""
+    (folder / "gone").symlink_to(folder / "nowhere")
+    assert len(found(folder, folder)) == 4, "a link to nothing is no folder"
+    deep = folder / Path(*["x" * 250] * 20)
+    make_deep(deep)
+    with pytest.raises(OptionError, match="cannot be looked into: File name too long"):
+        find_clips([str(folder)])
 
 
 def test_a_glob_stands_for_every_file_that_it_matches(folder: Path) -> None:
@@ -177,6 +210,27 @@ def test_a_manifest_that_cannot_be_used_is_told_with_what_is_wrong(
 ) -> None:
     with pytest.raises(OptionError, match=f"list.parquet' {sentence}|list.parquet' .*{sentence}"):
         find_clips([write_manifest(folder / "list.parquet", columns)])
+
+
+def test_text_that_looks_like_a_date_stays_text(folder: Path) -> None:
+    (folder / "list.jsonl").write_text('{"path": "b.mp4", "day": "2026-11-27"}\n\n{"path": "a.MKV", "n": 7}\n')
+    clips = find_clips([str(folder / "list.jsonl")])
+    assert (clips["day"].to_pylist(), clips["n"].to_pylist()) == ([None, "2026-11-27"], [7, None])
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ('{"path": "b.mp4"}\n[1]\n', "line 2 is no object"),
+        ('{"path": "b.mp4"', "Expecting"),
+        ('{"path": "b.mp4", "n": 1}\n{"path": "a.MKV", "n": "x"}', "Could not convert 'x'"),
+        ('{"path": "b.mp4", "n": 123456789012345678901234567890}', "too large"),
+    ],
+)
+def test_lines_that_are_no_rows_are_told(folder: Path, lines: str, sentence: str) -> None:
+    (folder / "list.jsonl").write_text(lines)
+    with pytest.raises(OptionError, match=f"list.jsonl' cannot be read: .*{sentence}"):
+        find_clips([str(folder / "list.jsonl")])
 
 
 @pytest.mark.parametrize("name", ["list.parquet", "list.csv", "gone.jsonl"])

@@ -98,12 +98,35 @@ def test_what_somebody_put_beside_the_rows_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "sentence"), [([["a"]], "holds list"), ([None], "holds null"), (["x" * 300], "a value of 300 bytes")]
+    ("values", "sentence"),
+    [
+        ([["a"]], "holds list"),
+        ([None], "holds null"),
+        ([b"\xff"], "holds binary"),
+        (["x" * 252], "too long to name a folder: 'xxx"),
+        (["日" * 28], "too long to name a folder: '日"),  # each becomes %E6%97%A5
+    ],
 )
 def test_a_column_that_names_no_folders_is_refused(tmp_path: Path, values: list[object], sentence: str) -> None:
     column = pa.chunked_array([pa.array(values)])
     with pytest.raises(OptionError, match=sentence):
         Output.of(str(tmp_path / "scores"), partition_by="day").refuse_partition(column.type, column)
+
+
+def test_the_longest_name_of_a_folder_is_one(tmp_path: Path) -> None:
+    values = ["x" * 251, "日" * 27, "/" * 83]
+    column = pa.chunked_array([pa.array(values)])
+    output = Output.of(str(tmp_path / "scores"), partition_by="day")
+    output.refuse_partition(column.type, column)
+    output.write([table(*values)], SCHEMA, {})
+    found = ds.dataset(tmp_path / "scores", partitioning="hive").to_table()
+    assert sorted(found["day"].to_pylist()) == sorted(values)
+
+
+def test_bytes_of_a_manifest_are_base64_in_lines_of_json(tmp_path: Path) -> None:
+    rows = pa.table({"path": ["a.mp4"], "thumbnail": [b"\xff\x00"]})
+    Output.of(str(tmp_path / "scores.jsonl")).write([rows], rows.schema, {})
+    assert json.loads((tmp_path / "scores.jsonl").read_text()) == {"path": "a.mp4", "thumbnail": "_wA="}
 
 
 def test_a_divided_folder_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -76,11 +76,26 @@ def _expand(item: str) -> list[Sized]:
 
 
 def _videos(folder: str) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
+    """Links to folders are followed, each folder is looked into once.
+
+    Raises:
+        OptionError: one of them cannot be looked into.
+    """
+    seen = set[tuple[int, int]]()
+    for parent, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if _is_video(name):
                 yield os.path.join(parent, name)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise OptionError(f"the folder {error.filename!r} cannot be looked into: {error.strerror}") from None
 
 
 def _is_video(name: str) -> bool:

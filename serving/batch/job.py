@@ -15,7 +15,7 @@ from vidseq.features.legs import Leg
 
 
 class Started(Protocol):
-    """A job in a worker: a clip in, its rows out, as many as `constants`. What is raised becomes rows, too."""
+    """A job in a worker: a clip in, its rows out, as many as `constants`. What a clip raises becomes rows, too."""
 
     def rows(self, path: str, sha256: str) -> list[Row]:
         """`sha256` is that of the bytes at `path`, in hexadecimal."""

@@ -1,13 +1,14 @@
 """A manifest: a table of paths with whatever else is known of the clips. Knows nothing of what is in them."""
 
 import hashlib
+import json
 import os
 from io import BytesIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.ipc
-import pyarrow.json
 import pyarrow.parquet
 
 from serving.batch.clips import FILE, NUM_BYTES, PATH, first_of_each, own_columns
@@ -37,7 +38,7 @@ def manifest_hash(item: str) -> str:
 
 
 def read_manifest(item: str) -> pa.Table:
-    """Our own columns and the manifest's; a path counts from the manifest's folder. What a CSV holds stays text.
+    """Our own columns and the manifest's; a path counts from the manifest's folder. What is text there stays text.
 
     Raises:
         OptionError: it cannot be read, or does not say which clips.
@@ -45,7 +46,7 @@ def read_manifest(item: str) -> pa.Table:
     shown = without_secrets(item)
     try:
         listed = _parsed(BytesIO(_read(item)), item)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise OptionError(f"the manifest {shown!r} cannot be read: {error}") from None
     names = listed.column_names
     if PATH not in names:
@@ -86,7 +87,24 @@ def _parsed(file: BytesIO, item: str) -> pa.Table:
         names = pa.csv.read_csv(BytesIO(file.getvalue())).column_names
         options = pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
         return pa.csv.read_csv(file, convert_options=options)
-    return pa.json.read_json(file) if path.endswith(".jsonl") else pa.parquet.read_table(file)
+    return _of_lines(file) if path.endswith(".jsonl") else pa.parquet.read_table(file)
+
+
+def _of_lines(file: BytesIO) -> pa.Table:
+    """Arrow's own reader would take text that looks like a date for one.
+
+    Raises:
+        ValueError, OverflowError, ArrowException: these are no rows, or one column's values are of several kinds.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object")
+            rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
 def _counted_from(manifest: str, path: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +23,7 @@ from vidseq.errors import OptionError
 
 JOB = "_job.json"  # readers of folders of Parquet pass over names that begin so
 _PART = "part-"
-_LONGEST_VALUE = 128
+_LONGEST_NAME = 255  # bytes, of a folder
 _ROWS_A_FILE = 1_000_000
 _ROWS_A_GROUP = 16_384
 
@@ -59,13 +60,16 @@ class Output:
 
     def refuse_partition(self, kind: pa.DataType, values: pa.ChunkedArray) -> None:
         """Raises OptionError: no folder can be named by such values."""
-        if pa.types.is_nested(kind) or pa.types.is_null(kind):
+        nameless = (pa.types.is_nested, pa.types.is_null, pa.types.is_binary, pa.types.is_large_binary)
+        if any(is_such(kind) for is_such in nameless) or pa.types.is_fixed_size_binary(kind):
             raise OptionError(f"--partition-by: {self.partition_by!r} holds {kind}, which names no folder")
-        longest = max((len(str(value).encode()) for value in pc.unique(values).to_pylist()), default=0)
-        if longest > _LONGEST_VALUE:
-            raise OptionError(
-                f"--partition-by: {self.partition_by!r} holds a value of {longest} bytes: no folder's name"
-            )
+        for value in pc.unique(values).to_pylist():
+            name = f"{self.partition_by}={quote(str(value), safe='')}"  # as Arrow writes it
+            if len(name.encode()) > _LONGEST_NAME:
+                raise OptionError(
+                    f"--partition-by: {self.partition_by!r} holds a value that is too long to name a folder: "
+                    f"{str(value)[:40]!r} ..."
+                )
 
     def refuse_inputs(self, files: Iterable[str]) -> None:
         """Raises OptionError: it would take the place of one of these files of this machine."""

@@ -6,6 +6,7 @@ A clip of which nothing comes has a row with its error. A worker that dies takes
 tried once more, each alone, and those that kill again have a row that says so.
 """
 
+import errno
 import logging
 import os
 import warnings
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,12 +31,13 @@ from serving.batch.job import Job
 from serving.batch.rows import INDEX, LOST, Row, as_text, failed, refused, to_table
 from serving.batch.sources import opened
 from serving.batch.unfinished import Unfinished
-from vidseq.errors import VidseqError
-from vidseq.features.legs import CannotDivide, Leg
+from vidseq.errors import SandboxError, VidseqError
+from vidseq.features.legs import Leg
 
 _NUMBER = pa.int64()
 _TASK = {"shard": _NUMBER, "leg": _NUMBER, "of": _NUMBER, "alone": _NUMBER}
 _DONE = pa.schema({**_TASK, "video_seconds": pa.float64(), "rows": pa.binary(), "error": pa.string()})
+_CANNOT_KEEP = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # of a disk, and never of what is read
 _SILENCE_SECONDS = 12 * 3600.0  # without a row from anyone; a clip may be six hours long, and take longer
 
 
@@ -154,7 +155,7 @@ class Worker:
     def _work(self, task: Task) -> Row:
         clips = self._unfinished.clips(task.shard).select([INDEX, PATH, FILE]).to_pylist()
         if task.leg is not None and task.of is not None:
-            self._encode(clips[0], self._unfinished.leg(task.shard, Leg(task.leg, task.of)), Leg(task.leg, task.of))
+            self._encode(task.shard, clips[0], Leg(task.leg, task.of))
             return {}
         rows = self._rows if task.of is None else partial(self._rows_of_legs, task)
         part = pa.concat_tables([self._table(clip, rows) for clip in clips if task.alone in (None, clip[INDEX])])
@@ -162,24 +163,25 @@ class Worker:
             self._unfinished.write_part(task.shard, part)
         return {"video_seconds": _video_seconds(part), "rows": None if task.alone is None else _as_bytes(part)}
 
-    def _encode(self, clip: Row, out: Path, leg: Leg) -> None:
+    def _encode(self, shard: int, clip: Row, leg: Leg) -> None:
         """A leg that is there was made before a kill. Of one that cannot be made, the whole clip will say why."""
-        if out.exists():
-            return
-        with suppress(VidseqError, CannotDivide), self._opened(clip) as (source, sha256):
-            self._started.encode_leg(source, sha256, leg, out)
+        with suppress(Exception), self._opened(clip) as (source, sha256):
+            out = self._unfinished.leg(shard, leg, sha256=sha256)
+            if not out.exists():
+                self._started.encode_leg(source, sha256, leg, out)
 
     def _rows(self, source: str, sha256: str) -> list[Row]:
         return self._started.rows(source, sha256)
 
     def _rows_of_legs(self, task: Task, source: str, sha256: str) -> list[Row]:
         assert task.of is not None
-        files = [self._unfinished.leg(task.shard, Leg(number, task.of)) for number in range(task.of)]
+        legs = (Leg(number, task.of) for number in range(task.of))
+        files = [self._unfinished.leg(task.shard, leg, sha256=sha256) for leg in legs]
         rows = self._started.rows_of_legs(files, sha256)
         return self._rows(source, sha256) if rows is None else rows
 
     def _table(self, clip: Row, handle: Callable[[str, str], list[Row]]) -> pa.Table:
-        """The rows of one clip."""
+        """The rows of one clip. Raises what is the machine's fault: as a row it would stay, where --resume mends it."""
         known: Row = {name: clip[name] for name in (INDEX, PATH)}
         constants, columns = self._job.constants, self._job.columns
         try:
@@ -188,10 +190,19 @@ class Worker:
                 rows = handle(source, sha256)
             return to_table([constant | known | row for constant, row in zip(constants, rows, strict=True)], columns)
         except Exception as error:  # one clip does not stop a million: its row says what happened
+            if _is_of_the_machine(error):
+                raise
             return to_table([constant | known | failed(error) for constant in constants], columns)
 
     def _opened(self, clip: Row) -> AbstractContextManager[tuple[str, str]]:
         return opened(os.fsdecode(clip[FILE]), max_bytes=self._job.limits.max_bytes)
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether the next clips would fail of it, too: of a full disk, of a GPU after an error, of a box that is none."""
+    if isinstance(error, OSError):
+        return error.errno in _CANNOT_KEEP
+    return isinstance(error, SandboxError | torch.AcceleratorError)
 
 
 def _video_seconds(part: pa.Table) -> float:

@@ -55,8 +55,9 @@ class JsonLinesSink:
         self._file = file
 
     def write(self, table: pa.Table) -> None:
-        # A number that is none (a model with broken weights) is null: NaN is no JSON.
-        self._file.writelines(to_json(row, inf_nan_mode="null") + b"\n" for row in table.to_pylist())
+        # A number that is none (a model with broken weights) is null: NaN is no JSON. Nor are bytes, of a manifest's.
+        lines = (to_json(row, inf_nan_mode="null", bytes_mode="base64") for row in table.to_pylist())
+        self._file.writelines(line + b"\n" for line in lines)
 
     def close(self) -> None:
         pass

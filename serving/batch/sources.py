@@ -18,17 +18,26 @@ def opened(name: str, *, max_bytes: int) -> Iterator[tuple[str, str]]:
 
     Raises:
         SourceNotFound: there is no such file.
-        SourceLost: it is there, and cannot be read to its end.
+        SourceLost: it is there, and cannot be read to its end, or was written to meanwhile.
         EmptyVideo, TooManyBytes: as `open_source`.
     """
     descriptor = _fetched(name, max_bytes) if is_url(name) else open_source(name, max_bytes=max_bytes)
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)  # what was copied was written through it
         with open(descriptor, "rb", closefd=False) as file:
+            before = _written(descriptor)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         yield f"/proc/self/fd/{descriptor}", sha256
+        if _written(descriptor) != before:
+            raise SourceLost(f"{without_secrets(name)!r} was written to while it was read")
     finally:
         os.close(descriptor)
+
+
+def _written(descriptor: int) -> tuple[int, int]:
+    """When, and how much there is."""
+    status = os.fstat(descriptor)
+    return status.st_mtime_ns, status.st_size
 
 
 def _fetched(url: str, max_bytes: int) -> int:

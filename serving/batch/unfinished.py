@@ -4,7 +4,7 @@
         job.json            what was asked for: a job goes on only as the job that it was
         clips.parquet       every clip, a row group for each shard
         parts/000017.parquet   the rows of shard 17, once all of them are there
-        legs/000003-0of2.safetensors   what the backbone says of the first half of a long clip
+        legs/000003-0of2-9f86d081884c7d65.safetensors   what the backbone says of the first half of a long clip
 
 A part has its name when it is whole, and the name of its shard: whatever writes it a second time writes the same.
 """
@@ -107,10 +107,11 @@ class Unfinished:
     def read_part(self, shard: int) -> pa.Table:
         return pq.read_table(BytesIO(self._part(shard).read()))
 
-    def leg(self, shard: int, leg: Leg) -> Path:
-        """The file of a part of a long clip, on a disk that all workers reach."""
+    def leg(self, shard: int, leg: Leg, *, sha256: str) -> Path:
+        """The file of a part of a long clip with these bytes, on a disk that all workers reach."""
         assert self.place.is_local, "in a bucket there are no maps, and so no legs"
-        return Path(self.place.path) / "legs" / f"{shard:06}-{leg.number}of{leg.of}.safetensors"
+        name = f"{shard:06}-{leg.number}of{leg.of}-{sha256[:16]}.safetensors"
+        return Path(self.place.path) / "legs" / name
 
     def done(self) -> set[int]:
         """The shards whose rows are there."""

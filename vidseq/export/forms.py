@@ -8,12 +8,14 @@ fiftyone   a FiftyOneTemporalDetectionDataset: data.json and labels.json
 
 import csv
 import html
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from vidseq.errors import OptionError
 from vidseq.export.labelled import Labelled
 from vidseq.export.names import names_of
 from vidseq.schemas import Segment
@@ -24,51 +26,61 @@ FORMS: tuple[Form, ...] = get_args(Form)
 _SHORTEST_MILLISECONDS = 1  # neither captions nor ELAN know a moment
 
 
-def export(clips: Iterable[Labelled], form: Form, folder: Path) -> int:
-    """Write clips into a folder; how many there were."""
-    every = list(clips)
+def export(clips: Iterable[Labelled], form: Form, folder: Path, *, overwrite: bool = False) -> int:
+    """Write clips into a folder; how many there were.
+
+    Raises:
+        OptionError: something that would be written is there already, and nothing is written; not with `overwrite`.
+    """
+    every, files = list(clips), _WRITERS[form]
+    if not overwrite and (there := [name for name, _ in files(every, folder) if (folder / name).exists()]):
+        more = f", and {len(there) - 1:,} more" if there[1:] else ""
+        raise OptionError(f"{str(folder / there[0])!r} is there already{more}: --overwrite takes its place")
     folder.mkdir(parents=True, exist_ok=True)
-    _WRITERS[form](every, folder)
+    for name, text in files(every, folder):  # made again: of a million clips they would not lie in memory together
+        if text is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
     return len(every)
 
 
-def _csv(clips: Sequence[Labelled], folder: Path) -> None:
+Files = Iterable[
+    tuple[str, str | None]
+]  # what is to be in each, by its name in the folder; None: it is not to be there
+
+
+def _csv(clips: Sequence[Labelled], folder: Path) -> Files:
     """Paths count from the folder, as training reads them. A table of nothing would be a mistake there."""
     paths = [clip.path if "://" in clip.path else os.path.relpath(clip.path, folder) for clip in clips]
-    with (folder / "clips.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["path", "label", "score"])
-        for path, clip in zip(paths, clips, strict=True):
-            labels, scores = [said.label for said in clip.actions], [_digits(said.score) for said in clip.actions]
-            table.writerow([path, "|".join(labels), "|".join(scores)])
-    if not any(clip.segments for clip in clips):
-        (folder / "segments.csv").unlink(missing_ok=True)
-        return
-    with (folder / "segments.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["path", "start_seconds", "end_seconds", "label", "score"])
-        for path, clip in zip(paths, clips, strict=True):
-            for segment in clip.segments:
-                times = [_digits(segment.start_seconds), _digits(segment.end_seconds)]
-                table.writerow([path, *times, segment.label, _digits(segment.score)])
+    actions, segments = [["path", "label", "score"]], [["path", "start_seconds", "end_seconds", "label", "score"]]
+    for path, clip in zip(paths, clips, strict=True):
+        labels, scores = [said.label for said in clip.actions], [_digits(said.score) for said in clip.actions]
+        actions.append([path, "|".join(labels), "|".join(scores)])
+        for segment in clip.segments:
+            times = [_digits(segment.start_seconds), _digits(segment.end_seconds)]
+            segments.append([path, *times, segment.label, _digits(segment.score)])
+    yield "clips.csv", _table(actions)
+    yield "segments.csv", _table(segments) if segments[1:] else None
 
 
-def _webvtt(clips: Sequence[Labelled], folder: Path) -> None:
+def _webvtt(clips: Sequence[Labelled], folder: Path) -> Files:
     from webvtt import Caption, WebVTT
 
-    for clip, file in _files(clips, folder, ".vtt"):
+    for clip, name in _named(clips):
         captions = [
             Caption(_clock(start), _clock(end), html.escape(f"{span.label} {span.score:.2f}", quote=False))
             for span in clip.spans
             for start, end in [_milliseconds(span)]
         ]
-        file.write_text(WebVTT(captions=captions).content)
+        yield f"{name}.vtt", WebVTT(captions=captions).content
 
 
-def _elan(clips: Sequence[Labelled], folder: Path) -> None:
+def _elan(clips: Sequence[Labelled], folder: Path) -> Files:
     from pympi.Elan import Eaf, to_string
 
-    for clip, file in _files(clips, folder, ".eaf"):
+    for clip, name in _named(clips):
         eaf = Eaf(author="vidseq")
         eaf.remove_tier("default")
         url = clip.path if "://" in clip.path else Path(os.path.abspath(clip.path)).as_uri()
@@ -79,23 +91,23 @@ def _elan(clips: Sequence[Labelled], folder: Path) -> None:
             eaf.add_tier(tier)
             for span in spans:
                 eaf.add_annotation(tier, *_milliseconds(span), value=span.label)
-        file.write_text(to_string(eaf))
+        yield f"{name}.eaf", to_string(eaf)
 
 
-def _fiftyone(clips: Sequence[Labelled], folder: Path) -> None:
+def _fiftyone(clips: Sequence[Labelled], folder: Path) -> Files:
     paths, labels = {}, {}
-    for clip, name in zip(clips, names_of([clip.path for clip in clips]), strict=True):
+    for clip, name in _named(clips):
         paths[name] = clip.path if "://" in clip.path else os.path.abspath(clip.path)
         labels[name] = [
             {"label": span.label, "timestamps": [span.start_seconds, span.end_seconds], "confidence": span.score}
             for span in clip.spans
         ]
     # FiftyOne looks a name up without its suffix: `data.json` may have one, `labels.json` may not.
-    (folder / "data.json").write_text(json.dumps({f"{name}.mp4": path for name, path in paths.items()}, indent=2))
-    (folder / "labels.json").write_text(json.dumps({"classes": None, "labels": labels}, indent=2))
+    yield "data.json", json.dumps({f"{name}.mp4": path for name, path in paths.items()}, indent=2)
+    yield "labels.json", json.dumps({"classes": None, "labels": labels}, indent=2)
 
 
-_WRITERS: dict[Form, Callable[[Sequence[Labelled], Path], None]] = {
+_WRITERS: dict[Form, Callable[[Sequence[Labelled], Path], Files]] = {
     "csv": _csv,
     "webvtt": _webvtt,
     "elan": _elan,
@@ -103,11 +115,14 @@ _WRITERS: dict[Form, Callable[[Sequence[Labelled], Path], None]] = {
 }
 
 
-def _files(clips: Sequence[Labelled], folder: Path, suffix: str) -> Iterable[tuple[Labelled, Path]]:
-    for clip, name in zip(clips, names_of([clip.path for clip in clips]), strict=True):
-        file = folder / f"{name}{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield clip, file
+def _named(clips: Sequence[Labelled]) -> Iterable[tuple[Labelled, str]]:
+    return zip(clips, names_of([clip.path for clip in clips]), strict=True)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def _milliseconds(span: Segment) -> tuple[int, int]:

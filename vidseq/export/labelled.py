@@ -30,24 +30,38 @@ class Labelled:
         return self.segments or tuple(Segment(**whole, label=said.label, score=said.score) for said in self.actions)
 
 
-def read_labelled(results: Path, *, clip: str | None = None) -> Iterator[Labelled]:
+def read_labelled(results: Path, *, clip: str | None = None, model: str | None = None) -> Iterator[Labelled]:
     """The clips that got labels, in their order; those that failed are passed over.
 
     Args:
         results: a table or folder of `vidseq score`, or a file of Predictions, one a line, as `predict --json` prints.
         clip: the path of the clip, for Predictions, which do not know it.
+        model: by its name or its SHA-256, whose rows are meant where a table has those of several.
 
     Raises:
-        OptionError: it is none of these.
+        OptionError: it is none of these; or there are rows of several models, and none is named, or another.
     """
+    models: dict[str, str] = {}  # by their SHA-256
     for row in _rows(results):
         if not isinstance(row, dict) or ("error_code" in row and "actions" not in row):
             raise OptionError(f"{str(results)!r} holds neither rows of `vidseq score` nor Predictions")
         if "error_code" in row:
-            if row["error_code"] is None:
+            name, sha256 = row.get("model_name"), row.get("model_sha256")
+            if sha256 is not None:
+                models[sha256] = name
+            if model is None and len(models) > 1:
+                raise OptionError(f"{str(results)!r} has labels of {_listed(models)}: say with --model whose to take")
+            if row["error_code"] is None and model in (None, name, sha256):
                 yield _of_row(row)
         else:
             yield _of_prediction(row, results, clip)
+    named = [sha256 for sha256, name in models.items() if model in (name, sha256)]
+    if model is not None and len(named) != 1:
+        raise OptionError(f"{str(results)!r} has labels of {_listed(models) or 'no named model'}: not one is {model!r}")
+
+
+def _listed(models: Mapping[str, str]) -> str:
+    return " and ".join(f"{name} ({sha256})" for sha256, name in models.items())
 
 
 def _rows(results: Path) -> Iterator[Mapping[str, Any]]:
@@ -67,7 +81,8 @@ def _parquet_rows(results: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow.dataset as ds  # of the extra `serve`, as whatever wrote it
     from pyarrow import ArrowException
 
-    columns = ["path", "actions", "segments", "video_duration_seconds", "sampled_end_seconds", "error_code"]
+    said = ["actions", "segments", "video_duration_seconds", "sampled_end_seconds", "error_code"]
+    columns = ["path", *said, "model_name", "model_sha256"]
     try:
         for batch in ds.dataset(results, format="parquet", partitioning="hive").to_batches(columns=columns):
             yield from batch.to_pylist()
