@@ -27,7 +27,7 @@ class Number:
 
 RESULTS = "docs/results.md, "
 NUMBERS = {
-    "clip_cpu": Number(0.563, "CPU-s", "a clip of 2.5 s, from video to labels", RESULTS + "new labels", "measured"),
+    "clip_cpu": Number(0.284, "CPU-s", "a clip of 2.5 s, from video to labels", RESULTS + "many heads", "measured"),
     "head_cpu": Number(0.00146, "CPU-s", "the same from stored features", RESULTS + "new labels", "measured"),
     "features": Number(94, "kB", "its features, float32; half of it in float16", RESULTS + "new labels", "measured"),
     "clip": Number(250, "kB", "the clip's file", "209 clips of cameras, 53 MB", "measured"),
@@ -35,7 +35,7 @@ NUMBERS = {
     "jpeg_cpu": Number(0.003, "CPU-s", "a JPEG of 640x480, decoded and made smaller", "OpenCV, one core", "measured"),
     "jpeg": Number(44, "kB", "a JPEG of 640x480, quality 80", "12 frames of clips, resized", "measured"),
     "push_cpu": Number(0.010, "CPU-s", "a request through Serve, without its work", "docs/log.md", "measured"),
-    "state": Number(20, "kB", "a session in the store, with its last answers", "docs/log.md", "measured"),
+    "state": Number(20, "kB", "a session in the store, with its last answers", "", "assumed"),
     "rate": Number(8, "frames/s", "of a camera, which is what the default model samples", "", "assumed"),
     "batch": Number(8, "frames", "in a push: a second of video", "", "assumed"),
     "used": Number(0.7, "", "of a node's CPUs and GPU, the rest being starts, stragglers and headroom", "", "assumed"),
