@@ -5,6 +5,7 @@ The canary clip is decoded when the service starts, after a limit has changed, w
 
 import threading
 import time
+from dataclasses import dataclass
 
 from vidseq.config import Limits
 from vidseq.errors import OptionError
@@ -12,6 +13,16 @@ from vidseq.sandbox.box import Confinement, Sandbox
 from vidseq.sandbox.confine import in_words
 
 PROOF_SECONDS = 30.0  # for so long one canary clip speaks for those after it
+FAILURE_SECONDS = 1.0  # and so long one that failed: to fail may take half a minute, and many ask
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a canary clip has shown, under which limits, and when, by time.monotonic."""
+
+    why_not: str | None
+    limits: Limits
+    at_seconds: float
 
 
 class Boxes:
@@ -22,18 +33,31 @@ class Boxes:
         self.limits = limits
         self._proof_seconds = proof_seconds
         self._lock = threading.Lock()
-        self._proved: tuple[Limits, float] | None = None  # the limits, and when
+        self._found: _Found | None = None
 
     def why_not(self) -> str | None:
-        """Why no video can be decoded; None where the canary clip was decoded, under these limits, a moment ago."""
-        with self._lock:
-            if self._proved is not None:
-                limits, at_seconds = self._proved
-                if limits == self.limits and time.monotonic() - at_seconds < self._proof_seconds:
-                    return None
-            confinement = self.sandbox.prove(self.limits)
-            self._proved = (self.limits, time.monotonic()) if confinement.failure is None else None
-            return None if confinement.failure is None else confinement.in_words()
+        """Why no video can be decoded; None where the canary clip was decoded, under these limits, a moment ago.
+
+        While one thread tries it, the others are told what was found last, and wait only where nothing was.
+        """
+        found = self._found
+        if found is not None and self._still_holds(found):
+            return found.why_not
+        if not self._lock.acquire(blocking=found is None):
+            assert found is not None
+            return found.why_not
+        try:
+            if self._found is found or self._found is None or not self._still_holds(self._found):
+                limits, confinement = self.limits, self.sandbox.prove(self.limits)
+                why_not = None if confinement.failure is None else confinement.in_words()
+                self._found = _Found(why_not, limits, time.monotonic())
+            return self._found.why_not
+        finally:
+            self._lock.release()
+
+    def _still_holds(self, found: "_Found") -> bool:
+        holds_seconds = self._proof_seconds if found.why_not is None else FAILURE_SECONDS
+        return found.limits == self.limits and time.monotonic() - found.at_seconds < holds_seconds
 
 
 def confinement_of(sandbox: Sandbox, limits: Limits, *, required: bool) -> Confinement:

@@ -42,9 +42,9 @@ IDEMPOTENCY_KEY: Docs = {
     "required": False,
     "description": "A name for this request, made up by its sender and used for no other, such as a UUID. However "
     "often it is sent under this name, by the holder of one API key, there is one answer. That is kept for 24 hours "
-    "and given again, with `Idempotency-Replayed: true`. While it is executed, another hears `idempotency/running` "
-    "(409); with another video, other options or another model, `idempotency/mismatch` (422). What is not final is not "
-    "kept: 408, 429, 5xx. Not for application/x-ndjson (422).",
+    "(of a job as long as the job) and given again, with `Idempotency-Replayed: true`. While it is executed, another "
+    "hears `idempotency/running` (409); with another video, other options or another model, `idempotency/mismatch` "
+    "(422). What is not final is not kept: 408, 429, 5xx. Not for application/x-ndjson (422).",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     "example": "7f1c0f7e-3f0c-4a4e-9a57-1d0a52b6b0c4",
 }

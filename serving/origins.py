@@ -19,8 +19,8 @@ from starlette.types import ASGIApp
 from serving import problems
 from serving.problems import ForeignOrigin
 
-METHODS = ("GET", "POST", "PUT", "DELETE")
-ASKED = ("Authorization", "Content-Digest", "Content-Type", "Idempotency-Key", "X-Request-ID")
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+ASKED = ("Authorization", "Content-Digest", "Content-Type", "Idempotency-Key", "Upload-Offset", "X-Request-ID")
 # What a page may read of an answer, besides what it always may.
 TOLD = (
     "Idempotency-Kept",
@@ -29,6 +29,8 @@ TOLD = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "Upload-Length",
+    "Upload-Offset",
     "WWW-Authenticate",
     "X-Request-ID",
 )

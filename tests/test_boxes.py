@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_after_a_while_it_is_decoded_again(boxes: Boxes) -> None:
     await_true(lambda: is_gone(pid))
     assert often.why_not() is None
     assert often.sandbox.server_pid != pid
+
+
+def test_while_one_tries_the_others_are_told_what_was_found_last(boxes: Boxes) -> None:
+    """To fail may take half a minute: whoever asks meanwhile must not wait in a row."""
+    often = Boxes(boxes.sandbox, Limits(), proof_seconds=0)
+    assert often.why_not() is None
+    pid = often.sandbox.server_pid
+    assert pid is not None
+    with ThreadPoolExecutor(9) as pool:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            asked = [pool.submit(often.why_not) for _ in range(9)]
+            await_true(lambda: sum(each.done() for each in asked) == 8)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert [each.result() for each in asked] == [None] * 9
 
 
 def test_a_service_does_not_start_where_no_clip_can_be_decoded(boxes: Boxes) -> None:

@@ -1,6 +1,7 @@
 """A model folder is written whole, read strictly, and explains what is wrong with it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.toy_models import hash_again, toy_checkpoint, toy_config, toy_model
-from vidseq.checkpoint import load_checkpoint, read_info, save_checkpoint
+from vidseq.checkpoint import check_destination, load_checkpoint, read_info, save_checkpoint
 from vidseq.errors import CheckpointError
 from vidseq.model import SequenceModel
 
@@ -157,6 +158,32 @@ def test_a_folder_that_is_no_model_is_refused_and_never_overwritten(tmp_path: Pa
     with pytest.raises(CheckpointError, match="is not a model"):
         toy_checkpoint(precious)
     assert (precious / "photo.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "my web app"}', "", None])
+def test_what_lies_beside_a_manifest_is_never_lost(tmp_path: Path, manifest: str | None) -> None:
+    """Somebody else's manifest, or what was put into a model's folder."""
+    folder = tmp_path / "there"
+    if manifest is None:
+        toy_checkpoint(folder)
+    else:
+        folder.mkdir()
+        (folder / "manifest.json").write_text(manifest)
+    (folder / "precious.mp4").touch()
+    held = sorted(os.listdir(folder))
+    with pytest.raises(CheckpointError, match="exists and is not a model, or not only: it holds"):
+        toy_checkpoint(folder)
+    assert sorted(os.listdir(folder)) == held
+
+
+def test_a_signed_model_is_replaced_with_its_signature(tmp_path: Path) -> None:
+    (toy_checkpoint(tmp_path / "toy") / "signatures.json").write_text("[]")
+    assert "signatures.json" not in os.listdir(toy_checkpoint(tmp_path / "toy"))
+
+
+def test_where_a_file_system_is_mounted_no_model_can_take_its_place() -> None:
+    with pytest.raises(CheckpointError, match="is where a file system is mounted: name a folder in it"):
+        check_destination(Path("/proc"))
 
 
 def test_saving_over_a_model_replaces_it_and_leaves_nothing_else(tmp_path: Path) -> None:

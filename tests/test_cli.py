@@ -444,6 +444,8 @@ def test_a_service_of_no_model_is_one_sentence_and_exit_code_2() -> None:
         (("--out", "."), "does not name a folder"),
         (("--out", "{taken}"), "exists and is not a model"),
         (("--out", "{taken}/notes.txt/model"), "nothing can be written into"),
+        (("--out", "{clips}/new/model"), "whose folders are classes: choose a place outside"),
+        (("--out", "m", "--seed", "202611271200"), "--seed: Input should be less than 4294967296"),
         (("--out", "m", "--folds", "9"), "9 folds of 3 groups"),
         (("--out", "m", "--folds", "2"), "leave one group to train on"),
         (("--out", "m", "--device", "foo"), "--device: 'foo' cannot be used"),
@@ -471,7 +473,8 @@ def test_a_mistake_is_found_before_a_clip_is_opened(options: tuple[str, ...], se
         (tmp_path / name).write_bytes(b"no video")
     (tmp_path / "taken").rename(tmp_path.with_name(f"{tmp_path.name}-taken"))
     taken = tmp_path.with_name(f"{tmp_path.name}-taken")
-    assert sentence in refused("train", tmp_path, *(option.format(taken=taken) for option in options))
+    given = (option.format(taken=taken, clips=tmp_path) for option in options)
+    assert sentence in refused("train", tmp_path, *given)
 
 
 def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A dataset shows its clips in any order of frames, and to a model of single frames without what moved."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 
 from tests.toy_models import toy_config
 from tests.toy_videos import write_clip
-from training.data.clips import LabelledClip
-from training.data.dataset import Dataset
+from training.data.clips import LabelledClip, LabelledSegment
+from training.data.dataset import Dataset, outside_warning
 from training.data.features import FeatureExtractor
 from vidseq.config import MotionConfig
 from vidseq.encoder import Encoder
@@ -52,6 +53,21 @@ def test_a_model_of_single_frames_is_not_told_what_moved(dataset: Dataset) -> No
     assert dataset.motion is not None
     (example,), (alone,) = dataset.examples([0]), dataset.alone().examples([0])
     assert torch.equal(alone.feature_TD, example.feature_TD[:, : dataset.motion.pooled_size])
+
+
+def test_segments_that_begin_when_their_clip_is_over_are_told(dataset: Dataset) -> None:
+    """As when times are numbers of frames, or milliseconds. A segment may end later than the last frame begins."""
+    (clip,), last = dataset.clips, float(dataset.features[0].seconds_T[-1])
+
+    def warning(*starts: float) -> str | None:
+        segments = tuple(LabelledSegment(start, start + 100, "x") for start in starts)
+        return outside_warning(replace(dataset, clips=(replace(clip, segments=segments),)))
+
+    assert warning() is None and warning(0.0, last) is None
+    found = warning(0.0, 120.0, 300.0)
+    assert found is not None
+    assert found.startswith("2 segment(s) of 1 clip(s) begin after the last frame, as in ")
+    assert f"at 120 of {last:g} seconds" in found
 
 
 def test_near_duplicates_are_found_by_what_is_seen(dataset: Dataset) -> None:

@@ -180,6 +180,7 @@ def test_several_actions_of_one_clip_are_each_called_from_their_threshold_on() -
     found = evaluate(data, examples, said, said, config=ModelConfig(heads=heads))
     assert found.clips.accuracy == 1 and found.clips.mean_average_precision == 1
     assert found.clips.baseline.accuracy == 0.5, "the baseline's thresholds stay at one half"
+    assert {pair.difference for pair in found.paired} == {0}, "and so do the model's where the two are compared"
     assert [(row.truth, row.called) for row in found.rows] == [("a|b", "a|b"), ("b", "b")]
     assert found.calibration is None and found.earliness.accuracy_seen == ()
 

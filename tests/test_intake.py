@@ -1,5 +1,7 @@
 """What comes in: which frames are looked at, and what is told of gaps, jumps, sizes, rates and broken pictures."""
 
+import threading
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,14 @@ from vidseq.messages import Encoded
 SAMPLING = Sampling(frames_per_second=10)
 
 
-def taken(frames: list[Encoded], *, pace: Pace = Pace(), sampling: Sampling = SAMPLING, **rules: object) -> Intake:
+def taken(
+    frames: list[Encoded],
+    *,
+    pace: Pace = Pace(),
+    sampling: Sampling = SAMPLING,
+    stop: threading.Event | None = None,
+    **rules: object,
+) -> Intake:
     return take_frames(
         pace,
         frames,
@@ -21,6 +30,7 @@ def taken(frames: list[Encoded], *, pace: Pace = Pace(), sampling: Sampling = SA
         rules=StreamRules.model_validate(rules),
         picture=Picture(size=16),
         limits=Limits(),
+        stop=stop,
     )
 
 
@@ -81,6 +91,27 @@ def test_a_clock_that_jumps_back_may_begin_a_new_video() -> None:
     assert kinds(intake) == [("backward", "reset")]
     assert times(intake) == [[50.0, 50.1], [3.0, 3.1]]
     assert [piece.keep for piece in intake.pieces] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("start", [0.0, 2.0])
+def test_a_reset_is_done_also_where_the_frame_that_brought_it_is_not_looked_at(start: float) -> None:
+    """It cannot be decoded, or lies before what is looked at; the next one comes in another push."""
+    told = taken(at(50.0, 50.2), backward="reset")
+    unseen = [Encoded(encoded(picture(1), 3.0).header, b"no")] if not start else at(0.0, 1.0)
+    sampling = Sampling(frames_per_second=10, start_seconds=start)
+    between = taken(unseen, pace=told.pace, sampling=sampling, backward="reset")
+    assert kinds(between)[0] == ("backward", "reset") and between.pieces == ()
+    (piece,) = taken(at(3.2), pace=between.pace, sampling=sampling, backward="reset").pieces
+    assert piece.keep == 0.0
+    (after,) = taken(at(3.4), pace=taken(at(3.2), pace=between.pace, sampling=sampling).pace, sampling=sampling).pieces
+    assert after.keep == 1.0
+
+
+def test_nothing_is_decoded_for_whoever_has_gone() -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(CancelledError):
+        taken(at(0.0), stop=stop)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Options(Config):
     average_decay: Decay = 0.0
     long: Long = "whole"
     chunk_frames: ChunkFrames = 128
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 def configure(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from training.data.clips import ClipFolder, read_clips, too_small_warnings
+from training.data.clips import CLIPS_CSV, ClipFolder, read_clips, too_small_warnings
+from training.data.dataset import outside_warning
 from training.data.features import FeatureExtractor
 from training.data.frame_augment import FrameAugment
 from training.data.splits import make_nested_folds, validation_split
@@ -61,6 +62,7 @@ def train(
         DatasetError, OptionError, CheckpointError: with a sentence for the person.
     """
     check_destination(out)
+    _refuse_among_classes(out, clips)
     folder = read_clips(clips, group_by=group_by, background=background, several=options.several)
     _check_split(folder, num_folds=num_folds, seed=options.seed)
     _warn(folder, num_folds=num_folds, show=show)
@@ -79,6 +81,8 @@ def train(
     extractor = FeatureExtractor(encoder.to(device), config=config, augment=augment, store=features)
     _say_how_long(folder, extractor, config=config, settings=settings, num_folds=num_folds, show=show)
     dataset = load_features(folder, extractor, num_views=settings.num_views, on_bad=on_bad, show=show)
+    if (warning := outside_warning(dataset)) is not None:
+        show.warn(warning)
     run, learnt = out.with_name(f"{out.name}.run"), None
     if settings.unfreeze is not None:
         both = finetune(encoder, dataset, config=config, settings=settings, num_workers=num_workers, run=run, show=show)
@@ -118,6 +122,16 @@ def train(
     )
     trainer.forget_progress()
     return trained.evaluation
+
+
+def _refuse_among_classes(out: Path, clips: Path) -> None:
+    """Where folders are the classes, the model and its progress would count as some, at the latest the next time.
+
+    Raises:
+        OptionError: so it would be here.
+    """
+    if out.resolve().is_relative_to(clips.resolve()) and not (clips / CLIPS_CSV).exists():
+        raise OptionError(f"{out} lies in {clips}, whose folders are classes: choose a place outside for the model")
 
 
 def _warn(folder: ClipFolder, *, num_folds: int | None, show: Show) -> None:

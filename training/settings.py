@@ -77,7 +77,7 @@ class FitConfig(Config):
     frame_loss_weight: Annotated[float, Field(ge=0)] = 1.0
     patience_epochs: PositiveInt = 20
     stop_early: bool = True
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 def check_together(config: ModelConfig, settings: FitConfig) -> None:

@@ -122,16 +122,33 @@ def save_checkpoint(
 def check_destination(folder: Path) -> None:
     """That a model can be written to `folder`; to be asked before the work that makes one.
 
+    What is there is deleted then, so it must be a model and nothing else.
+
     Raises:
         CheckpointError: it has no name of its own, is something else already, or lies where nothing can be written.
     """
     if folder.name in ("", ".."):
         raise CheckpointError(f"{folder} does not name a folder for the model")
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_mount():
+        raise CheckpointError(f"{folder} is where a file system is mounted: name a folder in it")
+    if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} exists and is not a model: choose another name")
+    if folder.is_dir() and (foreign := sorted(set(os.listdir(folder)) - _files_of_model(folder))):
+        raise CheckpointError(
+            f"{folder} exists and is not a model, or not only: it holds {foreign[0]!r}; choose another name"
+        )
     ground = next(parent for parent in folder.absolute().parents if parent.exists())
     if not ground.is_dir() or not os.access(ground, os.W_OK):
         raise CheckpointError(f"nothing can be written into {ground}")
+
+
+def _files_of_model(folder: Path) -> set[str]:
+    """What a model in it consists of, by its manifest; nothing where there is none."""
+    try:
+        with opened(folder) as files:
+            return {MANIFEST, SIGNATURES, *files.manifest.digests}
+    except CheckpointError:
+        return set()
 
 
 def load_checkpoint(folder: Path, *, name: str | None = None, trusted_keys: Sequence[Path] | None = None) -> Checkpoint:

@@ -9,7 +9,9 @@ A piece is a clip between whose frames nothing happened; before it the stream's 
 Shape letters: T frames, H height, W width, C channels (red, green, blue).
 """
 
+import threading
 from collections.abc import Iterable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +32,8 @@ class Pace:
     """Time, size and rate of one stream so far, in plain numbers. None: not known yet.
 
     `interval_seconds` is the mean between sampled frames over the first full window of the present rate; the window
-    that is being counted began at `window_seconds` and has `window_frames` so far.
+    that is being counted began at `window_seconds` and has `window_frames` so far. `keep` is how much of the stream's
+    memory lives on before the next frame that is looked at: less than 1 where a rule was told and no such frame came.
     """
 
     clock: Clock | None = None
@@ -42,6 +45,7 @@ class Pace:
     interval_seconds: float | None = None
     window_seconds: float | None = None
     window_frames: int = 0
+    keep: float = 1.0
 
     @property
     def last_seconds(self) -> float | None:
@@ -81,14 +85,21 @@ def take_frames(
     rules: StreamRules,
     picture: Picture,
     limits: Limits,
+    stop: threading.Event | None = None,
 ) -> Intake:
     """Decodes the frames that are sampled, and no others. A picture that is none is left out and told.
 
+    Args:
+        stop: set when nobody waits for it any more.
+
     Raises:
         StreamRefused: a rule says so.
+        CancelledError: `stop` was set.
     """
     pieces = _Pieces(pace, rules)
     for frame in frames:
+        if stop is not None and stop.is_set():
+            raise CancelledError
         pieces.arrive(frame.seconds)
         sampled, clock = advance(pieces.pace.clock, frame.seconds, sampling)
         if sampled:
@@ -121,7 +132,7 @@ class _Pieces:
     def __init__(self, pace: Pace, rules: StreamRules) -> None:
         self.pace = pace
         self._rules = rules
-        self._keep = 1.0
+        self._keep = pace.keep
         self._held: list[tuple[float, list[Pixels], list[float]]] = []
         self._notices: list[Notice] = []
 
@@ -168,7 +179,7 @@ class _Pieces:
 
     def intake(self) -> Intake:
         pieces = (Piece(Clip(np.stack(pixels), np.array(times)), keep) for keep, pixels, times in self._held)
-        return Intake(tuple(pieces), tuple(self._notices), self.pace)
+        return Intake(tuple(pieces), tuple(self._notices), replace(self.pace, keep=self._keep))
 
     def _judge_size(self, seconds: float, size: tuple[int, int]) -> None:
         before = (self.pace.width, self.pace.height)

@@ -8,6 +8,7 @@ It has an async face, keeps nothing of a stream and blocks no event loop. Knows 
 import asyncio
 import functools
 import hashlib
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -94,7 +95,7 @@ class Live:
         Raises:
             StreamRefused: a rule says so; the session stays as it was.
         """
-        begun = time.perf_counter()
+        begun, stop = time.perf_counter(), threading.Event()
         work = functools.partial(
             take_frames,
             session.pace,
@@ -103,8 +104,12 @@ class Live:
             rules=options.rules,
             picture=self.config.picture,
             limits=self._limits,
+            stop=stop,
         )
-        intake = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        try:
+            intake = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        finally:
+            stop.set()  # whoever is gone leaves no pictures to be decoded
         spent = session.spent.plus(decode_ms=1000 * (time.perf_counter() - begun))
         session = replace(session, spent=spent)
         return await self._apply(session, intake, options=options, born_seconds=born_seconds, notices=notices)

@@ -139,3 +139,21 @@ def load_dataset(
             on_clip()
         views.append(replace(dataset, features=tuple(features)))
     return replace(dataset, views=tuple(views))
+
+
+def outside_warning(dataset: Dataset) -> str | None:
+    """A sentence if segments begin when their clip is over: they label nothing, and their times may be no seconds."""
+    late = [
+        (clip.path, segment.start_seconds, features.seconds_T[-1])
+        for clip, features in zip(dataset.clips, dataset.features, strict=True)
+        for segment in clip.segments
+        if segment.start_seconds > features.seconds_T[-1]
+    ]
+    if not late:
+        return None
+    path, start_seconds, end_seconds = late[0]
+    num_clips = len({path for path, _, _ in late})
+    return (
+        f"{len(late)} segment(s) of {num_clips} clip(s) begin after the last frame, as in {path} at {start_seconds:g} of "
+        f"{end_seconds:g} seconds: are their times seconds?"
+    )

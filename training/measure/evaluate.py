@@ -32,11 +32,13 @@ def evaluate(
     Args:
         dataset: the clips that are measured, and no others (`Dataset.subset`).
         examples, scores, baseline, frame_alone: one for each of them, in their order.
-        config: the model's; its temperatures and thresholds are its own, the baselines have none.
+        config: the model's; its temperatures and thresholds are its own, the baselines have none. In the pairs, where
+            clips have several actions, neither has: a lead of a threshold would not be one of the model.
         honesty: what `training.measure.honesty` found of the model on these clips.
     """
     truth, plain = Truth.of(dataset, examples), _without_thresholds(config)
     ours, beside = Answers(truth, scores, config), {"baseline": Answers(truth, baseline, plain)}
+    even = Answers(truth, scores, plain) if config.heads.several else ours
     if frame_alone is not None:
         beside["frame_alone"] = Answers(truth, frame_alone, plain)
     return Evaluation(
@@ -44,7 +46,7 @@ def evaluate(
         clips=_clips(ours, beside),
         frames=_frames(ours, beside),
         segments=_segments(ours, beside),
-        paired=tuple(pair for name, other in beside.items() for pair in pairs(ours, other, against=BESIDE[name])),
+        paired=tuple(pair for name, other in beside.items() for pair in pairs(even, other, against=BESIDE[name])),
         calibration=ours.calibration(),
         earliness=ours.earliness(),
         honesty=honesty,
