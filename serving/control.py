@@ -6,7 +6,6 @@ due items    ->  Control  ->  Service.label_item
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Any
 
 import ray
@@ -24,7 +23,6 @@ from serving.places import open_background, open_database
 from serving.web import create_control_app
 
 NO_SERVICE_SECONDS = 2.0
-GIVE_BACK_SECONDS = 5.0
 LEAVING = "the service is stopping"
 
 logger = logging.getLogger("ray.serve")  # where a replica's log goes
@@ -40,13 +38,17 @@ class Control:
         self._background = open_background(open_database(num_nodes=num_nodes()), self._label, args.jobs)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve after the constructor, in the loop that will run the application.
+
+        Serve ends the application before it ends the replica, as in a rollout or where a node is drained.
+        """
         self._loop = asyncio.get_running_loop()
-        self._background.begin()
         return create_control_app(
             ready=self._why_not_ready,
             metrics=self._metrics,
             settings=self._args.web,
             observe=self._args.log.observer(),
+            lifespan=self._background.lifespan,
         )
 
     def _why_not_ready(self) -> str | None:
@@ -64,8 +66,7 @@ class Control:
     async def leave(self) -> None:
         """Be unready from here on, so that whoever balances loads looks elsewhere; leave jobs to others."""
         self._leaving = True
-        with suppress(TimeoutError):  # of a database that is slow: leases end by themselves
-            await asyncio.wait_for(self._background.end(), GIVE_BACK_SECONDS)
+        await self._background.end()
 
     async def _ask(self, timeout_seconds: float) -> str | None:
         async with asyncio.timeout(timeout_seconds):

@@ -7,6 +7,7 @@ ready, metrics   -> control_router   GET /livez /readyz /metrics         never b
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -32,6 +33,8 @@ from serving.usage.metering import Metering
 from serving.usage.used import Charge
 from serving.web_settings import WebSettings
 from vidseq import __version__
+
+Lifespan = Callable[[object], AbstractAsyncContextManager[None]]
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 NOT_HERE = "the service is not there: it starts, or stops"
@@ -90,19 +93,23 @@ def create_control_app(
     metrics: Callable[[], bytes] | None,
     settings: WebSettings,
     observe: Observer | None = None,
+    lifespan: Lifespan | None = None,
 ) -> FastAPI:
     """What must answer while the service is full, to whoever asks: it tells of no caller and no video.
 
-    What is the service's, below /v1, reaches it while the service is not there.
+    What is the service's, below /v1, reaches it while the service is not there. `lifespan` is entered before the first
+    request, and left after the last.
     """
-    control = control_router(ready=ready, metrics=metrics)
+    control = control_router(ready=ready, metrics=metrics, lifespan=lifespan)
     control.add_api_route("/v1/{rest:path}", _not_here, methods=list(METHODS), include_in_schema=False)
     control.add_api_websocket_route("/v1/{rest:path}", _no_stream_here)
     return _assembled(control, keys=None, rates=None, prefix="", settings=settings, observe=observe)
 
 
-def control_router(*, ready: Callable[[], str | None], metrics: Callable[[], bytes] | None) -> APIRouter:
-    router = APIRouter(tags=["control"])
+def control_router(
+    *, ready: Callable[[], str | None], metrics: Callable[[], bytes] | None, lifespan: Lifespan | None = None
+) -> APIRouter:
+    router = APIRouter(tags=["control"], lifespan=lifespan)
 
     @router.get("/livez", responses=openapi.problem_responses(500))
     async def live() -> dict[str, str]:

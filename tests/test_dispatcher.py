@@ -152,6 +152,69 @@ def test_who_has_crashed_is_labelled_beside_no_other_that_has(kept: Kept) -> Non
     assert run(work)[0].state == "succeeded" and most == 1
 
 
+def often_begun(kept: Kept, num_items: int) -> Job:
+    """A job whose items have one attempt left."""
+    job = kept.job(num_items)
+    for attempt in range(1, kept.settings.max_attempts):
+        for item in kept.queue.lease(num_items, suspected=attempt > 1):
+            kept.queue.put_back(item)
+    return job
+
+
+def test_nothing_is_labelled_beside_a_last_attempt(kept: Kept) -> None:
+    """Who is new may take his neighbours with him, too: two have, and a third does not make the innocent fail."""
+    running, beside = list[Leased](), list[Leased]()
+
+    async def execute(item: Leased) -> Result | Crash:
+        running.append(item)
+        for _ in range(4):
+            if any(other.position == 0 and other.attempts == 3 for other in running):
+                beside.extend(running)
+            await asyncio.sleep(0.02)
+        running.remove(item)
+        return Crash("a neighbour took it along") if item.position == 0 and item.attempts < 3 else kept.result(item)
+
+    async def work() -> list[Job]:
+        async with dispatching(kept, execute):
+            return await ended(kept, kept.job(20))
+
+    assert run(work)[0].num_succeeded == 20
+    assert {(item.position, item.attempts) for item in beside} == {(0, 3)}
+
+
+def test_who_is_new_waits_for_one_last_attempt_and_not_for_all(kept: Kept) -> None:
+    begun: list[str] = []
+
+    async def execute(item: Leased) -> Result:
+        begun.append(str(item.attempts))
+        await asyncio.sleep(0.02)
+        return kept.result(item)
+
+    async def work() -> None:
+        jobs = [often_begun(kept, 3), kept.job(9)]
+        async with dispatching(kept, execute):
+            await ended(kept, *jobs)
+
+    run(work)
+    assert "".join(begun) == "311113111131"
+
+
+def test_where_one_attempt_is_all_there_is_items_are_labelled_beside_others(tmp_path: Path) -> None:
+    together = asyncio.Barrier(3)
+
+    async def execute(item: Leased) -> Result:
+        await together.wait()
+        return kept.result(item)
+
+    async def work() -> list[Job]:
+        async with dispatching(kept, execute):
+            return await ended(kept, kept.job(3))
+
+    with closing(Database(f"sqlite://{tmp_path}/vidseq.db")) as database:
+        kept = Kept(database, tmp_path / "uploads", JobSettings(poll_seconds=0.02, max_attempts=1))
+        assert run(work)[0].state == "succeeded"
+
+
 def test_an_item_whose_dispatchers_die_fails_without_being_begun_a_fourth_time(kept: Kept) -> None:
     job = kept.job()
     for attempt in (1, 2, 3):

@@ -5,9 +5,10 @@ import multiprocessing
 import random
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from typing import Any
 import pytest
 from databases import *  # noqa: F403  fixtures
 from pydantic import ValidationError
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from serving.database.core import Database
+from serving.database.errors import DatabaseDown
 from serving.database.tables import deliveries, job_items, jobs, uploads
 from serving.jobs.asked import JobAsked
 from serving.jobs.errors import JobNotFound, TooManyItems, TooManyJobs, WebhookNotAllowed
 from serving.jobs.jobs import MAX_PAGE_BYTES
 from serving.jobs.queue import Leased
-from serving.jobs.settings import JobSettings
+from serving.jobs.settings import MAX_ITEMS, JobSettings
 from serving.once.kept import Answer
 from serving.problems import AskedOtherwise
 from serving.sealing import SealBroken, Vault, load_keys, new_key
@@ -71,8 +73,8 @@ def count(kept: Kept, table: Any) -> int:
         return len(connection.execute(select(table)).all())
 
 
-def leased(kept: Kept, most: int = 1, *, suspected: bool = False) -> Leased:
-    (item,) = kept.queue.lease(most, suspected=suspected)
+def leased(kept: Kept, most: int = 1, *, suspected: bool = False, last: bool = True) -> Leased:
+    (item,) = kept.queue.lease(most, suspected=suspected, last=last)
     return item
 
 
@@ -157,11 +159,33 @@ def test_a_job_of_videos_that_are_not_there_is_none(kept: Kept) -> None:
     assert count(kept, uploads) == 2, "what came with a job that is none is left"
 
 
+class Unheard(Database):
+    """Commits; the word of it is lost on its way."""
+
+    @contextmanager
+    def writing(self, *, durably: bool = False) -> Iterator[Connection]:
+        with super().writing(durably=durably) as connection:
+            yield connection
+        if durably:
+            raise DatabaseDown("the connection was lost")
+
+
+def test_a_job_of_which_no_word_came_back_keeps_its_clips(database_url: str, tmp_path: Path) -> None:
+    asked = asked_for([inline(b"all of it")])
+    with closing(Unheard(database_url)) as database:
+        kept = Kept(database, tmp_path / "uploads")
+        with pytest.raises(DatabaseDown):
+            kept.jobs.create(OWNER, asked, key_sha256=KEY)
+        assert kept.jobs.create(OWNER, asked, key_sha256=KEY).before
+        with kept.uploads.opened(OWNER, leased(kept).upload_id) as video:
+            assert video.read() == b"all of it"
+
+
 def test_too_much_is_refused(database: Database, tmp_path: Path) -> None:
     kept = kept_in(database, tmp_path, max_items=2, max_unfinished=1, max_time_to_live_seconds=7 * 86400)
     with pytest.raises(TooManyItems, match="3 items; at most 2"):
         kept.job(3)
-    with pytest.raises(OptionError, match="at most 604800"):
+    with pytest.raises(OptionError, match="at most 604,800"):
         kept.job(time_to_live_seconds=604801)
     with pytest.raises(WebhookNotAllowed):
         kept.job(webhook=webhook("http://example.org"))
@@ -258,6 +282,25 @@ def test_what_is_wrong_many_times_is_told_once_and_soon() -> None:
         assert len(str(refused.value)) < 400 and time.process_time() - begun < 5
 
 
+@pytest.mark.parametrize("swollen", [b"[[[[]]]]", b'{"a":{"b":{}}}'])
+def test_a_body_of_brackets_is_refused_before_anything_is_made_of_it(swollen: bytes) -> None:
+    body = b'{"items":[' + b",".join([swollen] * (2**20 // len(swollen) * 4)) + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(OptionError, match="opening brackets"):
+            JobAsked.read(body)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < len(body) / 4
+
+
+def test_the_largest_job_may_have_brackets_in_its_texts() -> None:
+    items = [{"upload": "a", "custom_id": json.dumps({"of": [[{"n": n}], [{"m": {}}]]})} for n in range(MAX_ITEMS)]
+    asked = JobAsked.read(json.dumps({"items": items, "options": {"model": ["a", "b"]}}).encode())
+    assert len(asked.items) == MAX_ITEMS
+
+
 # Leased ------------------------------------------------------------------------------------------
 
 
@@ -300,6 +343,22 @@ def test_those_that_did_not_end_are_leased_apart(kept: Kept) -> None:
     kept.queue.put_back(second, counts=False)
     assert [item.position for item in kept.queue.lease(9)] == [second.position]
     assert [item.position for item in kept.queue.lease(9, suspected=True)] == [first.position]
+
+
+def test_those_that_have_their_last_attempt_are_told_from_other_suspects(kept: Kept) -> None:
+    kept.job(3, time_to_live_seconds=60)
+    assert kept.queue.suspicion() == "none"
+    first, second, third = kept.queue.lease(3)
+    kept.queue.put_back(second)
+    assert kept.queue.suspicion() == "some" and not kept.queue.is_last(second)
+    kept.queue.put_back(replace(first, attempts=2))
+    assert kept.queue.suspicion() == "last"
+    assert leased(kept, 9, suspected=True, last=False).position == second.position
+    last = leased(kept, 9, suspected=True)
+    assert last.position == first.position and kept.queue.is_last(last)
+    kept.queue.put_back(replace(third, attempts=2))
+    pass_time(kept, 61, of=[jobs])
+    assert kept.queue.suspicion() == "none", "nobody waits for one whose time is over"
 
 
 def test_what_is_put_back_is_due_again_and_counts_where_it_is_to(kept: Kept) -> None:
@@ -482,6 +541,26 @@ def test_a_message_whose_secret_does_not_open_is_no_reason_to_send_no_other(kept
         first = select(jobs.c.id).limit(1).scalar_subquery()
         connection.execute(update(jobs).where(jobs.c.id == first).values(webhook_secret=b"of another key"))
     assert sorted(message.secret is None for message in kept.outbox.lease(9)) == [False, True]
+
+
+def ended_jobs(kept: Kept, *owners: str) -> None:
+    """A message is due for each, in this order."""
+    for owner in owners:
+        job = kept.job(owner=owner, webhook=webhook("https://example.org/hook"))
+        kept.jobs.cancel(owner, job.id)
+
+
+def test_messages_of_several_owners_are_sent_in_turn(kept: Kept) -> None:
+    ended_jobs(kept, "a", "a", "a", "a", "a", "b", "c", "c")
+    assert sorted(message.owner for message in kept.outbox.lease(5)) == ["a", "a", "b", "c", "c"]
+    assert [message.owner for message in kept.outbox.lease(9)] == ["a", "a", "a"], "where nobody else waits"
+
+
+def test_whose_messages_are_being_sent_has_the_next_turn_after_others(kept: Kept) -> None:
+    ended_jobs(kept, "a", "a", "b", "c")
+    assert [message.owner for message in kept.outbox.lease(1, going_on=["a", "a", "b"])] == ["c"]
+    assert [message.owner for message in kept.outbox.lease(1, going_on=["a", "a", "b"])] == ["b"]
+    assert [message.owner for message in kept.outbox.lease(9, going_on=["a", "a", "b"])] == ["a", "a"]
 
 
 def test_a_job_that_is_cancelled_says_so(kept: Kept) -> None:

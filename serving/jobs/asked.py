@@ -19,6 +19,10 @@ from vidseq.webhooks import key_of
 MAX_CLIPS = 100  # each of which is a file of its own
 MAX_FIELDS = 20  # of an object, which has fewer that mean anything
 MAX_URL_LETTERS = 2000
+# An item is one object and has no list; the rest is room for those in texts, which nobody can tell before the body is
+# read. As many lists or objects, one in the other, take some 60 MB.
+BRACKETS_PER_ITEM = 32
+MAX_BRACKETS = MAX_ITEMS * BRACKETS_PER_ITEM
 
 
 class _Base64(EncoderProtocol):
@@ -123,6 +127,7 @@ class JobAsked(Config):
         Raises:
             OptionError: the first thing that is wrong with it; never a list of thousands.
         """
+        _refuse_brackets(body)
         try:
             said = from_json(body)
         except ValueError as error:
@@ -137,6 +142,16 @@ class JobAsked(Config):
         """Of all that makes it this job and no other."""
         asked = self.model_dump(mode="json", exclude={"webhook": {"secret"}})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+
+
+def _refuse_brackets(body: bytes) -> None:
+    """Raises OptionError: more lists and objects than any body has that is right, before there is one of them."""
+    num_brackets = body.count(b"[") + body.count(b"{")
+    if num_brackets > MAX_BRACKETS:
+        raise OptionError(
+            f"the body is wrong: it has {num_brackets:,} opening brackets, those in texts among them; "
+            f"{MAX_BRACKETS:,} are the most"
+        )
 
 
 def _refuse_swollen(said: Any) -> None:

@@ -1,8 +1,12 @@
 """Leases items that are due and has them labelled, as many at a time as it may. Knows neither HTTP, nor Ray.
 
 What has crashed is due again, and is then labelled beside no other that ever has, so that whoever takes his neighbours
-with him does so once. After `max_attempts` it fails, and says why. An attempt whose dispatcher has died counts, too:
-nobody can tell whose fault that was.
+with him does so once. A neighbour who is new may do the same: the last attempt has none, of all that this dispatcher
+holds, so that nobody fails for what another did. After `max_attempts` an item fails, and says why. An attempt whose
+dispatcher has died counts, too: nobody can tell whose fault that was.
+
+    last attempts            A           B     one at a time, once all that was begun before has ended
+    never begun      x x x       y y y y       between two of them as many as may be: they wait for one, never for all
 """
 
 import asyncio
@@ -39,6 +43,7 @@ class Dispatcher:
         self._execute = execute
         self._threads = Threads(NUM_THREADS, "jobs")
         self._held: dict[asyncio.Task[None], Leased] = {}
+        self._others_first = False  # a last attempt came last
 
     async def run(self) -> None:
         renewing = asyncio.create_task(self._renew())
@@ -55,10 +60,12 @@ class Dispatcher:
     async def _begin(self) -> int:
         """Lease as many as there is room for; how many that were."""
         room = self._queue.settings.max_in_flight - len(self._held)
+        if room <= 0 or any(map(self._queue.is_last, self._held.values())):
+            return 0
         leased: list[Leased] = []
-        if room > 0:
-            with suppress(DatabaseDown):  # which is in the log
-                leased = await self._leased(room)
+        with suppress(DatabaseDown):  # which is in the log
+            leased = await self._leased(room)
+            self._others_first = any(map(self._queue.is_last, leased))
         for item in leased:
             task = asyncio.create_task(self._do(item))
             self._held[task] = item
@@ -66,11 +73,21 @@ class Dispatcher:
         return len(leased)
 
     async def _leased(self, most: int) -> list[Leased]:
-        """One at a time of those that have crashed before, and then of the others."""
+        """One at a time of those that have crashed before, and then of the others.
+
+        Where one has its last attempt left: none until nothing is held, then that one alone.
+        """
+        idle, others_first = not self._held, self._others_first
         suspects = any(item.attempts > 1 for item in self._held.values())
 
         def lease() -> list[Leased]:
-            first = [] if suspects else self._queue.lease(1, suspected=True)
+            if others_first and (others := self._queue.lease(most)):
+                return others
+            suspicion = self._queue.suspicion()
+            if suspicion == "last":
+                return self._queue.lease(1, suspected=True) if idle else []
+            look = suspicion == "some" and not suspects
+            first = self._queue.lease(1, suspected=True, last=False) if look else []
             return first + (self._queue.lease(most - len(first)) if most > len(first) else [])
 
         return await self._threads.call(lease, unheard=self._put_back_now)

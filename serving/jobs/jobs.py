@@ -73,16 +73,20 @@ class Jobs:
         if (made := self.made_before(owner, key_sha256, sha256)) is not None:
             return made
         videos: list[str] = []
-        row: Row[Any] | None = None
         try:
             for item in asked.items:
                 videos.append(item.upload or self.uploads.add(owner, [item.clip or b""]).id)
             row = self._created(owner, asked, videos, {"key_sha256": key_sha256, "asked_sha256": sha256})
-        finally:
-            if row is None:
-                self._delete_clips(owner, asked, videos)
+        except DatabaseDown:
+            # It may have committed, and only the word of it be lost: the job would then stand without its clips. Where
+            # it has not, their time ends by itself.
+            raise
+        except BaseException:
+            self._delete_clips(owner, asked, videos)
+            raise
         if row is not None:
             return Made(told(row), before=False)
+        self._delete_clips(owner, asked, videos)
         made = self.made_before(owner, key_sha256, sha256)  # by a twin of this request, just now
         if made is None:
             raise JobNotFound("the job that the same request has made was deleted just now")

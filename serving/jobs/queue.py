@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, insert, select, update
 
 from serving.database.core import Database
 from serving.database.tables import deliveries, job_items, jobs, uploads
@@ -79,19 +79,28 @@ class Queue:
     def __init__(self, database: Database, settings: JobSettings) -> None:
         self.settings = settings
         self._database = database
+        # So often begun before, an item has one attempt more. Where all have but one, it is no suspect's.
+        self._last_after = max(1, settings.max_attempts - 1)
 
-    def lease(self, most: int, *, suspected: bool = False) -> list[Leased]:
+    def lease(self, most: int, *, suspected: bool = False, last: bool = True) -> list[Leased]:
         """Up to so many items that are due, now the caller's for `lease_seconds`; nobody waits for them.
 
-        Those that were never begun, or with `suspected` those that were, and did not end.
+        Those that were never begun, or with `suspected` those that were, and did not end: of these first those that
+        were begun most often, and without `last` none that has no attempt after this one.
         """
         if not self._any_due():  # which is nearly always so, and reading holds up nobody
             return []
         due = select(job_items, jobs.c.owner, jobs.c.options).join(jobs, jobs.c.id == _items.job_id)
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            which = due.where(_items.due_at <= now, jobs.c.expires_at > now).order_by(_items.position, _items.due_at)
-            which = which.where(_items.attempts > 0 if suspected else _items.attempts == 0)
+            which = due.where(_items.due_at <= now, jobs.c.expires_at > now)
+            if suspected:
+                which = which.where(_items.attempts > 0).order_by(_items.attempts.desc())
+            else:
+                which = which.where(_items.attempts == 0)
+            if not last:
+                which = which.where(_items.attempts < self._last_after)
+            which = which.order_by(_items.position, _items.due_at)
             rows = connection.execute(which.limit(most).with_for_update(of=job_items, skip_locked=True)).all()
             leased = [
                 Leased(
@@ -166,6 +175,22 @@ class Queue:
                 .where(_is(item) & (_items.claim == item.token))
                 .values(claim=None, due_at=due_at, attempts=attempts)
             )
+
+    def suspicion(self) -> Literal["none", "some", "last"]:
+        """Whether one of the items that are due was begun before and did not end, or has even its last attempt left."""
+        if not self._any_due():
+            return "none"
+        which = select(func.max(_items.attempts)).join(jobs, jobs.c.id == _items.job_id).where(_items.attempts > 0)
+        with self._database.reading() as connection:
+            now = self._database.now(connection)
+            most = connection.execute(which.where(_items.due_at <= now, jobs.c.expires_at > now)).scalar_one()
+        if most is None:
+            return "none"
+        return "some" if most < self._last_after else "last"
+
+    def is_last(self, item: Leased) -> bool:
+        """Whether it was begun before, and will not be again."""
+        return item.attempts > self._last_after
 
     def _any_due(self) -> bool:
         with self._database.reading() as connection:

@@ -48,7 +48,7 @@ def read_labelled(results: Path, *, clip: str | None = None, model: str | None =
         if "error_code" in row:
             name, sha256 = row.get("model_name"), row.get("model_sha256")
             if sha256 is not None:
-                models[sha256] = name
+                models[sha256] = str(name)
             if model is None and len(models) > 1:
                 raise OptionError(f"{str(results)!r} has labels of {_listed(models)}: say with --model whose to take")
             if row["error_code"] is None and model in (None, name, sha256):
