@@ -4,7 +4,8 @@ import asyncio
 import io
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,13 +23,19 @@ from tests.toy_jobs import SECRET, Kept, worked_at
 from tests.web_server import Held, count_bytes, raising, running, toy_app, wait_until
 from vidseq.cli import app
 from vidseq.client import AsyncClient, Client
+from vidseq.client.answers import status_error
 from vidseq.client.job_calls import Video, Webhook, left_over
 from vidseq.errors import (
+    BodyTooLarge,
     JobUnfinished,
+    NotAuthorized,
     NotFound,
     OptionError,
+    Overloaded,
     RequestRejected,
+    ServerFault,
     SourceNotFound,
+    StatusError,
     UnsupportedContainer,
     WebhookRefused,
 )
@@ -42,12 +49,18 @@ QUICK = JobSettings(
 
 
 @contextmanager
-def service(tmp_path: Path, settings: JobSettings = QUICK, classify: Classify = count_bytes) -> Iterator[Client]:
-    """A client of one that has jobs, and does them."""
+def service(
+    tmp_path: Path,
+    settings: JobSettings = QUICK,
+    classify: Classify = count_bytes,
+    *,
+    around: Callable[[Any], Any] = lambda app: app,
+) -> Iterator[Client]:
+    """A client of one that has jobs, and does them; `around` may put something between the two."""
     with closing(Database(f"sqlite://{tmp_path}/vidseq.db")) as database:
         kept = Kept(database, tmp_path / "uploads", settings)
         answering = toy_app(classify, uploads=kept.uploads, jobs=kept.jobs)
-        with running(answering) as url, worked_at(kept, classify), Client(url, max_retries=1) as client:
+        with running(around(answering)) as url, worked_at(kept, classify), Client(url, max_retries=1) as client:
             yield client
 
 
@@ -157,16 +170,36 @@ def test_of_a_job_that_is_refused_no_upload_stays_but_what_was_uploaded_apart(tm
         assert labels(client, client.jobs.create([apart]).wait(timeout_seconds=20)) == ["1 bytes"]
 
 
-@pytest.mark.parametrize(("status", "never"), [(404, True), (422, True), (401, False), (409, False), (429, False)])
-def test_uploads_of_a_job_that_may_have_been_made_stay(status: int, never: bool) -> None:
-    def upload(name: str) -> Upload:
-        digest, until = "0" * 64, datetime(2026, 1, 1, tzinfo=UTC)
-        return Upload(id=name, num_bytes=1, offset=1, complete=True, sha256=digest, expires_at=until)
+@pytest.mark.parametrize(
+    ("status", "kind", "never"),
+    [
+        (404, NotFound, True),
+        (413, BodyTooLarge, True),
+        (422, RequestRejected, True),
+        (401, NotAuthorized, False),
+        (409, RequestRejected, False),
+        (429, Overloaded, False),
+        (503, Overloaded, False),
+        (500, ServerFault, False),
+    ],
+)
+def test_uploads_of_a_job_that_may_have_been_made_stay(status: int, kind: type[StatusError], never: bool) -> None:
+    digest, until = "0" * 64, datetime(2026, 1, 1, tzinfo=UTC)
+    made = Upload(id="a" * 32, num_bytes=1, offset=1, complete=True, sha256=digest, expires_at=until)
+    error = status_error(httpx2.Response(status))
+    assert type(error) is kind
+    assert [*left_over(error, [made])] == ([made] if never else [])
 
-    anew, apart = upload("anew"), upload("apart")
-    error = RequestRejected(status=status, type="x", title="x", detail="x", request_id=None)
-    given = [Video(b"1"), Video(apart), Video(b"refused")]
-    assert left_over(error, [(anew, None), (apart, None)], given) == ([anew] if never else [])
+
+def test_uploads_of_a_job_that_a_full_service_did_not_take_stay(tmp_path: Path) -> None:
+    held = Held()
+    with service(tmp_path, QUICK.model_copy(update={"max_unfinished": 1}), held) as client:
+        client.jobs.create([b"1"])
+        with Client(str(client.base_url), max_retries=0) as hasty, pytest.raises(Overloaded) as caught:
+            hasty.jobs.create([b"2"])
+        assert (caught.value.status, caught.value.type) == (429, "job/too-many")
+        assert len(list((tmp_path / "uploads").iterdir())) == 2
+        held.release.set()
 
 
 @pytest.mark.parametrize(
@@ -339,6 +372,25 @@ def test_a_person_waits_at_once_and_hears_of_a_failure_by_the_exit_code(tmp_path
     with service(tmp_path, classify=raising(UnsupportedContainer("this is a letter"))) as client:
         shown = cli(client, "submit", "--wait", str(tmp_path / "a.mp4"), exit_code=1)
         assert "has failed: 1 failed" in shown and "this is a letter" in shown
+
+
+def test_whoever_waits_at_once_knows_the_id_before_the_wait_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    held = Held()
+
+    def delete(client: Client) -> str:
+        assert held.entered.wait(20)
+        (job,) = client.jobs.list()
+        client.jobs.delete(job)
+        return job.id
+
+    with service(tmp_path, classify=held) as client, ThreadPoolExecutor() as beside:
+        deleting = beside.submit(delete, client)
+        runner = CliRunner(env={"VIDSEQ_BASE_URL": str(client.base_url)})
+        done = runner.invoke(app, ["jobs", "submit", "--wait", "--json", str(tmp_path / "a.mp4")])
+        held.release.set()
+        assert isinstance(done.exception, NotFound)
+        assert (done.stdout, done.stderr) == ("", f"{deleting.result()}\n")
 
 
 def test_a_person_sees_what_the_webhook_was_told(tmp_path: Path) -> None:

@@ -154,6 +154,6 @@ def outside_warning(dataset: Dataset) -> str | None:
     path, start_seconds, end_seconds = late[0]
     num_clips = len({path for path, _, _ in late})
     return (
-        f"{len(late)} segment(s) of {num_clips} clip(s) begin after the last frame, as in {path} at {start_seconds:g} of "
-        f"{end_seconds:g} seconds: are their times seconds?"
+        f"{len(late)} segment(s) of {num_clips} clip(s) begin after the last frame, as in {path} at {start_seconds:g} "
+        f"of {end_seconds:g} seconds: are their times seconds?"
     )

@@ -44,7 +44,7 @@ def submit(
         str | None,
         typer.Option(envvar="VIDSEQ_WEBHOOK_SECRET", metavar="whsec_...", help="Signs what the webhook is told."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for it, and print the results.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results; its id goes to stderr at once.")] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -70,6 +70,7 @@ def submit(
         with _bar("uploading", len(clips), shown=not as_json) as advance:
             job = client.jobs.create(videos, on_uploaded=lambda done, _: advance(done), **asked)
         if wait:
+            print(job.id, file=sys.stderr)  # known to whoever is interrupted, or whose wait fails
             _wait(client, job, as_json=as_json)
         else:
             print(job.model_dump_json() if as_json else job.id)

@@ -31,7 +31,10 @@ DEFAULT_OPTIONS = StreamOptions()
 
 @dataclass(frozen=True)
 class Call(Generic[AnswerT]):
-    """One question to the service: where to, with what, and the type of its answer."""
+    """One question to the service: where to, with what, and the type of its answer.
+
+    `if_gone` is the answer of one that deletes and, asked again after an answer that was lost, finds nothing any more.
+    """
 
     method: str
     path: str
@@ -40,6 +43,7 @@ class Call(Generic[AnswerT]):
     upload: Upload | None = None
     json: bytes | None = None
     idempotency_key: str | None = None
+    if_gone: AnswerT | None = None
 
     def headers(self, *, sha256: bytes | None) -> dict[str, str]:
         """`sha256` is that of the body, where there is one and its bytes are known (RFC 9530)."""

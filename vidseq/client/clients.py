@@ -17,7 +17,7 @@ from vidseq.client.hooks import Webhooks
 from vidseq.client.jobs import AsyncJobs, Jobs
 from vidseq.client.streams import AsyncStream, AsyncVideoStream
 from vidseq.client.uploads import Progress, Source
-from vidseq.errors import ServiceError
+from vidseq.errors import NotFound, ServiceError
 from vidseq.messages import Open, Resume, StreamOptions
 from vidseq.schemas import ALL_MODELS, Forgotten, ModelInfo, Models, Prediction, UsageDay
 
@@ -55,7 +55,7 @@ class Client(Base):
             transport=transport,
         )
         self.uploads = Uploads(self._http, retries=self._retries)
-        self.jobs = Jobs(self._ask, self.uploads)
+        self.jobs = Jobs(self._ask, self.uploads, retries=self._retries)
         self.webhooks = Webhooks()
 
     def classify(
@@ -245,6 +245,10 @@ class Client(Base):
         while True:
             try:
                 return self._send(call)
+            except NotFound:
+                if call.if_gone is None or not failures.any:
+                    raise
+                return call.if_gone
             except ServiceError as error:
                 pause_seconds = failures.pause_seconds(error)
             time.sleep(pause_seconds)
@@ -280,7 +284,7 @@ class AsyncClient(Base):
             transport=transport,
         )
         self.uploads = AsyncUploads(self._http, retries=self._retries)
-        self.jobs = AsyncJobs(self._ask, self.uploads)
+        self.jobs = AsyncJobs(self._ask, self.uploads, retries=self._retries)
         self.webhooks = Webhooks()
 
     async def classify(
@@ -406,6 +410,10 @@ class AsyncClient(Base):
         while True:
             try:
                 return await self._send(call)
+            except NotFound:
+                if call.if_gone is None or not failures.any:
+                    raise
+                return call.if_gone
             except ServiceError as error:
                 pause_seconds = failures.pause_seconds(error)
             await asyncio.sleep(pause_seconds)

@@ -9,14 +9,16 @@ from typing import Any, TypedDict, cast
 from vidseq.client.answers import AnswerT
 from vidseq.client.calls import Call, checked_idempotency_key
 from vidseq.client.uploads import Source
-from vidseq.errors import OptionError, RequestRejected, SourceNotFound
+from vidseq.errors import OptionError, SourceNotFound, StatusError
 from vidseq.jobs import Deliveries, Job, JobPage, JobResults
 from vidseq.schemas import Answer, Upload
 from vidseq.webhooks import key_of
 
 PAGE, RESULTS_PAGE = 100, 20
 _NEVER = (404, 413, 422)  # of a model or an upload that is not there; too large; wrong
-POLL_SECONDS, MAX_POLL_SECONDS = 0.5, 10.0
+
+Item = tuple[Upload, str | None]
+"""A video of a job that is with the service, and what its caller calls it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ OPTIONS = {
 }
 
 
-def create_call(answer: type[AnswerT], items: Sequence[tuple[Upload, str | None]], asked: Asked) -> Call[AnswerT]:
+def create_call(answer: type[AnswerT], items: Sequence[Item], asked: Asked) -> Call[AnswerT]:
     given = cast(dict[str, Any], asked)
     body: dict[str, Any] = {
         "items": [
@@ -108,17 +110,14 @@ def create_call(answer: type[AnswerT], items: Sequence[tuple[Upload, str | None]
     return Call("POST", "v1/jobs", answer, json=json.dumps(body).encode(), idempotency_key=key)
 
 
-def left_over(
-    error: RequestRejected, items: Sequence[tuple[Upload, str | None]], given: Sequence[Video]
-) -> list[Upload]:
-    """What was uploaded for a job that there will never be, and nobody else knows of.
+def left_over(error: StatusError, made: Sequence[Upload]) -> Sequence[Upload]:
+    """Of the uploads that were `made` for a job those that nobody will ever need: POST /v1/jobs failed with `error`.
 
-    Of other refusals (the request is still running, the key is not good any more) there is none: an attempt before,
-    whose answer was lost, may have made the job. The service looks for its answer before it looks at what was asked.
+    Of other failures (the request is still running, the key is not good any more, the service is full) there is none:
+    an attempt before, whose answer was lost, may have made the job. The service looks for its answer before it looks
+    at what was asked.
     """
-    if error.status not in _NEVER:
-        return []
-    return [upload for (upload, _), video in zip(items, given, strict=False) if upload is not video.source]
+    return made if error.status in _NEVER else ()
 
 
 def get_call(answer: type[AnswerT], job: Job | str) -> Call[AnswerT]:
@@ -130,7 +129,7 @@ def cancel_call(answer: type[AnswerT], job: Job | str) -> Call[AnswerT]:
 
 
 def delete_call(job: Job | str) -> Call[Answer]:
-    return Call("DELETE", path_of(job), Answer)
+    return Call("DELETE", path_of(job), Answer, if_gone=Answer())
 
 
 def page_call(after: str | None) -> Call[JobPage]:
@@ -151,11 +150,6 @@ def path_of(job: Job | str) -> str:
     if not job_id.removeprefix("job_").isalnum():
         raise OptionError(f"{job_id[:50]!r} is not the id of a job: they look like job_0123...")
     return f"v1/jobs/{job_id}"
-
-
-def next_pause_seconds(pause_seconds: float) -> float:
-    """Between two looks at a job: it grows with the time that it takes."""
-    return min(MAX_POLL_SECONDS, pause_seconds * 1.25)
 
 
 def _page(after: str | None, limit: int) -> dict[str, str | list[str]]:

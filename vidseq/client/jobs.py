@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, Unpack
+from typing import Protocol, Unpack
 
 from pydantic import PrivateAttr
 
@@ -12,10 +12,13 @@ from vidseq import jobs as wire
 from vidseq.client import job_calls
 from vidseq.client.answers import AnswerT
 from vidseq.client.calls import Call
+from vidseq.client.courses import Created
 from vidseq.client.file_uploads import AsyncUploads, Uploads
-from vidseq.client.job_calls import POLL_SECONDS, Asked, Video, next_pause_seconds, videos_of
+from vidseq.client.job_calls import Asked, Item, Video, videos_of
+from vidseq.client.retries import Retries
 from vidseq.client.uploads import Source
-from vidseq.errors import JobUnfinished, RequestRejected, VidseqError
+from vidseq.client.watching import Watching
+from vidseq.errors import RequestRejected, ServiceError, StatusError, VidseqError
 from vidseq.jobs import Delivery, JobResult
 from vidseq.schemas import Upload
 
@@ -41,7 +44,11 @@ class Job(wire.Job):
     ) -> "Job":
         """The job when it has ended; `on_progress` is called with what it is until then, each time that has changed.
 
-        Errors: JobUnfinished after `timeout_seconds`; NotFound once it has expired, or is deleted.
+        A service that is started anew, cannot be reached or is full is waited for until `timeout_seconds` are over;
+        where they are None, until that has gone on for 15 minutes. A client with `max_retries=0` does not wait for it.
+
+        Errors: JobUnfinished after `timeout_seconds`; NotFound once it has expired, or is deleted; ConnectionFailed,
+        RequestTimeout, Overloaded and ServerFault when the service was waited for in vain.
         """
         return self._jobs.wait(self, on_progress=on_progress, timeout_seconds=timeout_seconds)
 
@@ -61,9 +68,10 @@ class Jobs:
     for result in job.results(): ...
     """
 
-    def __init__(self, ask: Ask, uploads: Uploads) -> None:
+    def __init__(self, ask: Ask, uploads: Uploads, *, retries: Retries) -> None:
         self._ask = ask
         self._uploads = uploads
+        self._retries = retries
 
     def create(
         self,
@@ -76,25 +84,23 @@ class Jobs:
         gives one a name of yours.
 
         They are uploaded one after the other, each as `client.uploads.create` does it. When this returns, the job is on
-        the service's disk, once, whatever becomes of connections; of a job that is refused nothing stays there. What
-        may be `asked` besides stands in `Asked`.
+        the service's disk, once, whatever becomes of connections. Where an upload fails, or the job is refused, what
+        was uploaded for it is deleted before the error is raised. What may be `asked` besides stands in `Asked`.
 
-        Errors: those of `client.uploads.create`; RequestRejected with the server's words.
+        Errors: those of `client.uploads.create`; RequestRejected with the server's words; Overloaded where the key has
+        too many jobs that go on.
         """
-        given = videos_of(videos)
-        items: list[tuple[Upload, str | None]] = []
+        given, made = videos_of(videos), list[Upload]()
         try:
-            for video in given:
-                source = video.source
-                upload = source if isinstance(source, Upload) else self._uploads.create(source)
-                items.append((upload, video.custom_id))
-                if on_uploaded is not None:
-                    on_uploaded(len(items), len(given))
-            return self._bound(self._ask(job_calls.create_call(Job, items, asked)))
-        except RequestRejected as error:
-            for upload in job_calls.left_over(error, items, given):
-                with suppress(VidseqError):
-                    self._uploads.delete(upload)
+            items = self._uploaded(given, made.append, on_uploaded)
+            call = job_calls.create_call(Job, items, asked)
+        except BaseException:  # whatever it is, an interrupt too: nobody else knows of what was made, and it counts
+            self._delete_all(made)
+            raise
+        try:
+            return self._bound(self._ask(call))
+        except StatusError as error:
+            self._delete_all(job_calls.left_over(error, made))
             raise
 
     def get(self, job: wire.Job | str) -> Job:
@@ -126,10 +132,14 @@ class Jobs:
         timeout_seconds: float | None = None,
     ) -> Job:
         """As `Job.wait`."""
-        watching = _Watching(on_progress, timeout_seconds)
+        watching = Watching(on_progress, timeout_seconds, self._retries)
         while True:
-            now = self.get(job)
-            if (pause_seconds := watching.pause_seconds(now)) is None:
+            try:
+                now = self.get(job)
+            except ServiceError as error:
+                time.sleep(watching.seconds_after_failure(error))
+                continue
+            if (pause_seconds := watching.seconds_after(now)) is None:
                 return now
             time.sleep(pause_seconds)
 
@@ -138,12 +148,32 @@ class Jobs:
         return self._bound(self._ask(job_calls.cancel_call(Job, job)))
 
     def delete(self, job: wire.Job | str) -> None:
-        """Leave nothing of it, nor of its videos, unless another job needs them."""
+        """Leave nothing of it, nor of its videos, unless another job needs them. NotFound as for `get`; not where the
+        answer to an earlier try was lost, which may have deleted it.
+        """
         self._ask(job_calls.delete_call(job))
 
     def deliveries(self, job: wire.Job | str) -> tuple[Delivery, ...]:
         """What was sent to its webhook, how often, and what was answered."""
         return self._ask(job_calls.deliveries_call(job)).deliveries
+
+    def _uploaded(self, given: Sequence[Video], on_created: Created, on_uploaded: Uploaded | None) -> Sequence[Item]:
+        """The videos as uploads with their names; `on_created` is told of each that is made, before its first byte."""
+        items = list[Item]()
+        for video in given:
+            source = video.source
+            upload = source if isinstance(source, Upload) else self._uploads.create(source, on_created=on_created)
+            items.append((upload, video.custom_id))
+            if on_uploaded is not None:
+                on_uploaded(len(items), len(given))
+        return items
+
+    def _delete_all(self, uploads: Sequence[Upload]) -> None:
+        """As many as can be, for a caller who is told of another error."""
+        with suppress(VidseqError):  # it would be so of each of the others, and take as long
+            for upload in uploads:
+                with suppress(RequestRejected):  # this one has gone already
+                    self._uploads.delete(upload)
 
     def _bound(self, job: Job) -> Job:
         job._jobs = self
@@ -158,7 +188,9 @@ class AsyncJob(wire.Job):
     async def wait(
         self, *, on_progress: Callable[["AsyncJob"], object] | None = None, timeout_seconds: float | None = None
     ) -> "AsyncJob":
-        """As `Job.wait`; `on_progress` is called on the event loop."""
+        """As `Job.wait`, which says how long a service that is away is waited for; `on_progress` is called on the event
+        loop.
+        """
         return await self._jobs.wait(self, on_progress=on_progress, timeout_seconds=timeout_seconds)
 
     def results(self) -> AsyncIterator[JobResult]:
@@ -173,9 +205,10 @@ class AsyncJob(wire.Job):
 class AsyncJobs:
     """`AsyncClient.jobs`: as `Jobs`, awaited."""
 
-    def __init__(self, ask: AsyncAsk, uploads: AsyncUploads) -> None:
+    def __init__(self, ask: AsyncAsk, uploads: AsyncUploads, *, retries: Retries) -> None:
         self._ask = ask
         self._uploads = uploads
+        self._retries = retries
 
     async def create(
         self,
@@ -185,20 +218,17 @@ class AsyncJobs:
         **asked: Unpack[Asked],
     ) -> AsyncJob:
         """As `Jobs.create`."""
-        given = videos_of(videos)
-        items: list[tuple[Upload, str | None]] = []
+        given, made = videos_of(videos), list[Upload]()
         try:
-            for video in given:
-                source = video.source
-                upload = source if isinstance(source, Upload) else await self._uploads.create(source)
-                items.append((upload, video.custom_id))
-                if on_uploaded is not None:
-                    on_uploaded(len(items), len(given))
-            return self._bound(await self._ask(job_calls.create_call(AsyncJob, items, asked)))
-        except RequestRejected as error:
-            for upload in job_calls.left_over(error, items, given):
-                with suppress(VidseqError):
-                    await self._uploads.delete(upload)
+            items = await self._uploaded(given, made.append, on_uploaded)
+            call = job_calls.create_call(AsyncJob, items, asked)
+        except BaseException:  # whatever it is, an interrupt too: nobody else knows of what was made, and it counts
+            await self._delete_all(made)
+            raise
+        try:
+            return self._bound(await self._ask(call))
+        except StatusError as error:
+            await self._delete_all(job_calls.left_over(error, made))
             raise
 
     async def get(self, job: wire.Job | str) -> AsyncJob:
@@ -231,10 +261,14 @@ class AsyncJobs:
         timeout_seconds: float | None = None,
     ) -> AsyncJob:
         """As `AsyncJob.wait`."""
-        watching = _Watching(on_progress, timeout_seconds)
+        watching = Watching(on_progress, timeout_seconds, self._retries)
         while True:
-            now = await self.get(job)
-            if (pause_seconds := watching.pause_seconds(now)) is None:
+            try:
+                now = await self.get(job)
+            except ServiceError as error:
+                await asyncio.sleep(watching.seconds_after_failure(error))
+                continue
+            if (pause_seconds := watching.seconds_after(now)) is None:
                 return now
             await asyncio.sleep(pause_seconds)
 
@@ -250,31 +284,24 @@ class AsyncJobs:
         """As `Jobs.deliveries`."""
         return (await self._ask(job_calls.deliveries_call(job))).deliveries
 
+    async def _uploaded(
+        self, given: Sequence[Video], on_created: Created, on_uploaded: Uploaded | None
+    ) -> Sequence[Item]:
+        items = list[Item]()
+        for video in given:
+            source = video.source
+            upload = source if isinstance(source, Upload) else await self._uploads.create(source, on_created=on_created)
+            items.append((upload, video.custom_id))
+            if on_uploaded is not None:
+                on_uploaded(len(items), len(given))
+        return items
+
+    async def _delete_all(self, uploads: Sequence[Upload]) -> None:
+        with suppress(VidseqError):  # it would be so of each of the others, and take as long
+            for upload in uploads:
+                with suppress(RequestRejected):  # this one has gone already
+                    await self._uploads.delete(upload)
+
     def _bound(self, job: AsyncJob) -> AsyncJob:
         job._jobs = self
         return job
-
-
-class _Watching:
-    """How long to wait between two looks at a job; tells of each change."""
-
-    def __init__(self, on_progress: Callable[[Any], object] | None, timeout_seconds: float | None) -> None:
-        self._on_progress = on_progress
-        self._ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        self._pause_seconds = POLL_SECONDS
-        self._before: wire.Job | None = None
-
-    def pause_seconds(self, job: wire.Job) -> float | None:
-        """None: it has ended. Raises JobUnfinished."""
-        if self._on_progress is not None and job != self._before:
-            self._on_progress(job)
-        self._before = job
-        if job.ended:
-            return None
-        pause_seconds, self._pause_seconds = self._pause_seconds, next_pause_seconds(self._pause_seconds)
-        if self._ends is not None:
-            left_seconds = self._ends - time.monotonic()
-            if left_seconds <= 0:
-                raise JobUnfinished(f"{job.id} is {job.state} still; it goes on, and can be waited for again")
-            pause_seconds = min(pause_seconds, left_seconds)
-        return pause_seconds
