@@ -5,6 +5,7 @@ request threads: decode, sample   --chunks-->                                   
 streams: pictures decoded in threads  ----->                                           --> Applied
 """
 
+import functools
 import os
 import threading
 import weakref
@@ -24,6 +25,7 @@ from vidseq.errors import ModelNotFound, OfflineOnly
 from vidseq.live import Live
 from vidseq.rehearsal import rehearse
 from vidseq.sandbox.box import Sandbox
+from vidseq.sandbox.picture_box import PictureBoxes
 from vidseq.schemas import Models, Prediction
 
 STUCK_SECONDS = 60.0  # for one batch: thousands of times what one takes
@@ -97,6 +99,7 @@ class Labeller:
         self._first = Head(model, first, self._computing.engine.runner)
         self._heads: Mapping[str, Head] = {self._first.name: self._first}  # never changed: another takes its place
         self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures")
+        self._boxes = None if sandbox is None else PictureBoxes(functools.partial(sandbox.pictures, limits))
         self.picture = first.config.picture
         self.live = self._live()
         for folder in also:
@@ -215,6 +218,8 @@ class Labeller:
         """Finish what was begun, then stop the engine."""
         self._computing.engine.close()
         self._decoders.shutdown()
+        if self._boxes is not None:
+            self._boxes.close()
 
     def _live(self) -> Live | None:
         try:
@@ -223,6 +228,7 @@ class Labeller:
                 advance=self._computing.advance,
                 decoders=self._decoders,
                 limits=self._limits,
+                boxes=self._boxes,
             )
         except OfflineOnly:
             return None

@@ -283,6 +283,12 @@ class Stream:
         """When the last frame that came ends; None where nobody knows."""
         return self._place.session.pace.seen_until
 
+    @property
+    def _stranger(self) -> str:
+        """Of a service that is open to all, who pushes: nobody but this stream."""
+        record = self._place.record
+        return f"{id(self)}" if record is None else record.session_id
+
     async def push(self, push: bytes, *, born_seconds: float, notices: Sequence[Notice] = ()) -> Applied:
         """Apply the next push of frames. `born_seconds` is when it came (time.perf_counter), for its deadline.
 
@@ -294,7 +300,12 @@ class Stream:
         frames = unpack_frames(push)
         place = self._place = self._sessions.with_newest_model(self._place)
         applied, after = await place.live.push(
-            place.session, frames, options=self.options, born_seconds=born_seconds, notices=notices
+            place.session,
+            frames,
+            options=self.options,
+            born_seconds=born_seconds,
+            notices=notices,
+            owner=place.owner or self._stranger,
         )
         return (await self._commit((applied,), after, [digest(push)], num_decoded=len(applied.labels)))[0]
 

@@ -1,5 +1,6 @@
 """What comes in: which frames are looked at, and what is told of gaps, jumps, sizes, rates and broken pictures."""
 
+import functools
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -11,6 +12,7 @@ from vidseq.config import Limits, Picture, Sampling, StreamRules
 from vidseq.errors import StreamRefused
 from vidseq.intake import Intake, Pace, take_frames
 from vidseq.messages import Encoded
+from vidseq.pictures import decode_picture
 
 SAMPLING = Sampling(frames_per_second=10)
 
@@ -29,7 +31,7 @@ def taken(
         sampling=sampling,
         rules=StreamRules.model_validate(rules),
         picture=Picture(size=16),
-        limits=Limits(),
+        decode=functools.partial(decode_picture, max_pixels=Limits().max_pixels),
         stop=stop,
     )
 

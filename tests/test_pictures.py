@@ -15,7 +15,8 @@ from tests.toy_videos import paint, read
 from vidseq.config import Limits, Picture, Sampling
 from vidseq.decoder import Pixels
 from vidseq.errors import EmptyVideo, OptionError, TooManyFrames, TooManyPixels, UndecodablePicture, VideoError
-from vidseq.pictures import PictureReader, decode_picture, raw_picture
+from vidseq.picture_folder import PictureReader
+from vidseq.pictures import decode_picture, raw_picture
 from vidseq.sampling import sample
 from vidseq.video import Verdict
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vidseq.config import Limits, Picture, Sampling, StreamRules
+from vidseq.config import Picture, Sampling, StreamRules
 from vidseq.decoder import Pixels, fit
 from vidseq.errors import StreamRefused, VideoError
 from vidseq.messages import Encoded, Notice
-from vidseq.pictures import decode_picture, raw_picture
+from vidseq.pictures import raw_picture
 from vidseq.sampling import Clip, Clock, advance
+from vidseq.sandbox.picture_box import DecodePicture
 
 RATE_FRAMES = 16  # a rate is a mean over so many sampled frames: single intervals jitter
 RATE_CHANGE = 1.5
@@ -84,12 +85,13 @@ def take_frames(
     sampling: Sampling,
     rules: StreamRules,
     picture: Picture,
-    limits: Limits,
+    decode: DecodePicture,
     stop: threading.Event | None = None,
 ) -> Intake:
     """Decodes the frames that are sampled, and no others. A picture that is none is left out and told.
 
     Args:
+        decode: what makes pixels of the bytes of an encoded picture.
         stop: set when nobody waits for it any more.
 
     Raises:
@@ -104,7 +106,7 @@ def take_frames(
         sampled, clock = advance(pieces.pace.clock, frame.seconds, sampling)
         if sampled:
             try:
-                pixels_HWC = _decode(frame, limits)
+                pixels_HWC = _decode(frame, decode)
             except VideoError as error:
                 pieces.count("undecodable", frame.seconds, f"a picture was left out: {error}")
                 continue
@@ -228,10 +230,10 @@ class _Pieces:
         self._notices.append(Notice.model_validate(told))
 
 
-def _decode(frame: Encoded, limits: Limits) -> Pixels:
+def _decode(frame: Encoded, decode: DecodePicture) -> Pixels:
     """[H, W, C] in blue, green, red, as `fit` takes it."""
     header = frame.header
     if header.format != "rgb":
-        return decode_picture(bytes(frame.data), max_pixels=limits.max_pixels)
+        return decode(bytes(frame.data))
     assert header.width is not None and header.height is not None, "the header has checked itself"
     return raw_picture(bytes(frame.data), width=header.width, height=header.height)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import replace
 
 from vidseq.answers import earliest
@@ -22,7 +23,9 @@ from vidseq.errors import DeadlinePassed, NothingSampled, OfflineOnly
 from vidseq.intake import Intake, Pace, Piece, take_clip, take_frames
 from vidseq.labelling import Labelled, Labelling, end_of
 from vidseq.messages import Applied, Encoded, Final, Notice, StreamOptions
+from vidseq.pictures import decode_picture
 from vidseq.sampling import Clip, summarize
+from vidseq.sandbox.picture_box import PictureBoxes
 from vidseq.schemas import ModelInfo, Prediction, Scored, Timings, VideoReport
 from vidseq.session import Session, Spent
 from vidseq.state import StateHeader
@@ -34,8 +37,9 @@ class Live:
     Args:
         checkpoint: what `load_checkpoint` read.
         advance: an Engine's `advance`, or another way to compute a chunk.
-        decoders: where pictures are decoded; as many at once as it has threads.
+        decoders: threads in which pictures are decoded, or waited for.
         limits: what one picture may cost.
+        boxes: where it is decoded; None for this very process, if one knows where the pictures are from.
 
     A session of one model goes on with another whose `continuity` is the same: newer weights of the heads, another
     name, another calibration.
@@ -45,7 +49,13 @@ class Live:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, advance: Callable[[Work], Awaitable[Done]], decoders: Executor, limits: Limits
+        self,
+        checkpoint: Checkpoint,
+        *,
+        advance: Callable[[Work], Awaitable[Done]],
+        decoders: Executor,
+        limits: Limits,
+        boxes: PictureBoxes | None = None,
     ) -> None:
         config = checkpoint.config
         self.info: ModelInfo = checkpoint.info
@@ -56,7 +66,8 @@ class Live:
         self._labelling = Labelling.of(config)
         self._advance = advance
         self._decoders = decoders
-        self._limits = limits
+        self._decode_here = functools.partial(decode_picture, max_pixels=limits.max_pixels)
+        self._boxes = boxes
         self._header = StateHeader(checkpoint.trunk, config.recurrent.cell, "float32")
         # What a stream's memory is worth something with: the trunk, and what the heads are asked, not how they answer.
         self.continuity = hashlib.sha256(f"{checkpoint.trunk} {config.heads.model_dump_json()}".encode()).hexdigest()
@@ -82,6 +93,7 @@ class Live:
         options: StreamOptions,
         born_seconds: float,
         notices: Sequence[Notice] = (),
+        owner: str = "",
     ) -> tuple[Applied, Session]:
         """What these frames bring, and the session after them.
 
@@ -91,21 +103,25 @@ class Live:
             options: those of the stream.
             born_seconds: when they came, by time.perf_counter: their deadline counts from there.
             notices: to be told first.
+            owner: whose pictures these are, who shares no process with anybody else's.
 
         Raises:
             StreamRefused: a rule says so; the session stays as it was.
         """
         begun, stop = time.perf_counter(), threading.Event()
-        work = functools.partial(
-            take_frames,
-            session.pace,
-            frames,
-            sampling=self.sampling(options),
-            rules=options.rules,
-            picture=self.config.picture,
-            limits=self._limits,
-            stop=stop,
-        )
+
+        def work() -> Intake:
+            with nullcontext(self._decode_here) if self._boxes is None else self._boxes.of(owner) as decode:
+                return take_frames(
+                    session.pace,
+                    frames,
+                    sampling=self.sampling(options),
+                    rules=options.rules,
+                    picture=self.config.picture,
+                    decode=decode,
+                    stop=stop,
+                )
+
         try:
             intake = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
         finally:

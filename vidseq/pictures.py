@@ -1,59 +1,19 @@
-"""Pictures: from the bytes of one, and a folder of them as a video without times of its own. Knows no video files.
+"""Pictures from their bytes. Knows no video files, and no folders.
 
 Shape letters: H height, W width, C channels (red, green, blue).
 """
 
 import io
-import re
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vidseq.config import Limits, Picture
-from vidseq.decoder import Pixels, fit
-from vidseq.errors import EmptyVideo, OptionError, TooManyFrames, TooManyPixels, UndecodablePicture, VideoError
-from vidseq.video import Frame, Verdict
+from vidseq.decoder import Pixels
+from vidseq.errors import OptionError, TooManyPixels, UndecodablePicture, VideoError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FORMATS = ("JPEG", "PNG", "WEBP")  # the only parsers that outside bytes reach
-FRAMES_PER_SECOND = 25.0  # pictures have no timestamps: this is how fast they are taken to follow one another
-
-
-class PictureReader:
-    """The pictures of one folder in the order of their names, `FRAMES_PER_SECOND` apart; asked as a Reader is."""
-
-    def __init__(self, folder: Path, *, picture: Picture, limits: Limits) -> None:
-        self._paths = picture_paths(folder)
-        self._picture = picture
-        self._limits = limits
-        if not self._paths:
-            raise EmptyVideo(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        if len(self._paths) > limits.max_frames:
-            raise TooManyFrames(len(self._paths), limits.max_frames)
-
-    def frames(self, want: Callable[[float], Verdict]) -> Iterator[Frame]:
-        """Reads only the pictures to be taken. Raises UndecodablePicture, TooManyPixels."""
-        for index, path in enumerate(self._paths):
-            seconds = index / FRAMES_PER_SECOND
-            verdict = want(seconds)
-            if verdict is Verdict.STOP:
-                return
-            if verdict is Verdict.TAKE:
-                yield Frame(fit(_read(path, max_pixels=self._limits.max_pixels), self._picture), seconds)
-
-
-def picture_paths(folder: Path) -> list[Path]:
-    """The pictures of a folder by name, numbers in it by value: frame2 comes before frame10."""
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted((path for path in paths if path.is_file()), key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def decode_picture(data: bytes, *, max_pixels: int) -> Pixels:
@@ -62,7 +22,7 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Pixels:
     Of an animation the first frame; of 16 bits the upper 8; grey becomes three equal channels. Transparency is left
     out: the colours are what is stored under it. Raises UndecodablePicture, and TooManyPixels before it decodes.
     """
-    return _decode(io.BytesIO(data), "the picture", max_pixels=max_pixels)
+    return decode_file(io.BytesIO(data), "the picture", max_pixels=max_pixels)
 
 
 def raw_picture(data: bytes, *, width: int, height: int) -> Pixels:
@@ -75,15 +35,8 @@ def raw_picture(data: bytes, *, width: int, height: int) -> Pixels:
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)[:, :, ::-1]
 
 
-def _read(path: Path, *, max_pixels: int) -> Pixels:
-    try:
-        with path.open("rb") as file:
-            return _decode(file, str(path), max_pixels=max_pixels)
-    except OSError as error:
-        raise UndecodablePicture(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _decode(file: IO[bytes], name: str, *, max_pixels: int) -> Pixels:
+def decode_file(file: IO[bytes], name: str, *, max_pixels: int) -> Pixels:
+    """The same from a file that is called so in errors."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is said below
@@ -100,3 +53,11 @@ def _decode(file: IO[bytes], name: str, *, max_pixels: int) -> Pixels:
         raise
     except Exception as error:  # what Pillow's parsers meet in hostile bytes is of any type
         raise UndecodablePicture(f"{name} is not a JPEG, PNG or WebP that can be read") from error
+
+
+def load_parsers() -> None:
+    """All that is loaded when a picture of a format is first decoded, for a process that can open nothing later on."""
+    for form in FORMATS:
+        encoded = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(encoded, form)
+        decode_picture(encoded.getvalue(), max_pixels=256)

@@ -19,7 +19,7 @@ from pathlib import Path
 from training.data import checks
 from training.data.checks import SEPARATOR, Findings, Mistake
 from vidseq.errors import DatasetError
-from vidseq.pictures import picture_paths
+from vidseq.picture_folder import picture_paths
 
 CLIPS_CSV, SEGMENTS_CSV = "clips.csv", "segments.csv"
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from vidseq.config import Limits, Picture, Sampling
 from vidseq.features.hashes import content_hash, joint_hash
 from vidseq.features.row_files import read_rows, write_rows
-from vidseq.pictures import PictureReader
+from vidseq.picture_folder import PictureReader
 from vidseq.sampling import Clip, FrameSource, sample
 from vidseq.video import Reader
 

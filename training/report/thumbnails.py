@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from vidseq.config import Limits, ModelConfig, Picture
-from vidseq.pictures import PictureReader
+from vidseq.picture_folder import PictureReader
 from vidseq.sampling import FrameSource, sample
 from vidseq.video import Reader
 

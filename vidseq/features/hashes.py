@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from vidseq.pictures import picture_paths
+from vidseq.picture_folder import picture_paths
 
 
 def content_hash(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vidseq.decoder import be_forked
+from vidseq.pictures import load_parsers
 from vidseq.sandbox.canary import decode_here
 from vidseq.sandbox.child import serve
 from vidseq.sandbox.confine import Layer, confine_child, confine_server
@@ -133,6 +134,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)  # two a child
     be_forked()
     decode_here()  # loads what OpenCV and FFmpeg load when they are first used
+    load_parsers()
     layers = confine_server()
     gc.collect()
     gc.freeze()  # children share these pages: nobody is to write into them

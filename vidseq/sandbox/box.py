@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from vidseq import memory
 from vidseq.config import Limits, Picture
@@ -26,6 +26,7 @@ from vidseq.errors import SandboxError, VidseqError
 from vidseq.sandbox import canary
 from vidseq.sandbox.boxed import BoxedDecoder
 from vidseq.sandbox.confine import ALL, Layer, in_words
+from vidseq.sandbox.picture_box import BoxedPictures
 from vidseq.sandbox.protocol import READY, Job
 
 START_SECONDS = 60.0  # it imports OpenCV, on a disk that may be cold and a machine that may be busy
@@ -38,6 +39,8 @@ _ENVIRONMENT = {  # all of it
     "OPENCV_FFMPEG_LOGLEVEL": "16",  # errors
     **memory.ENVIRONMENT,
 }
+
+_Child = TypeVar("_Child", BoxedDecoder, BoxedPictures)
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,13 @@ class Sandbox:
 
     def decoder(self, fd: int, *, arriving: bool, picture: Picture, limits: Limits) -> BoxedDecoder:
         """Of the open file, see BoxedDecoder. Raises SandboxError and whatever that raises."""
-        decoder = BoxedDecoder(fd, arriving=arriving, picture=picture, limits=limits, begin=self._begin)
-        missing = ALL & ~decoder.layers
-        if self._required and missing:
-            decoder.close()
-            raise SandboxError(f"this kernel does not offer {in_words(missing)}, and the whole sandbox is required")
-        return decoder
+        return self._checked(
+            BoxedDecoder(fd, arriving=arriving, picture=picture, limits=limits, begin=self._begin),
+        )
+
+    def pictures(self, limits: Limits) -> BoxedPictures:
+        """A child for pictures that come one by one. Raises SandboxError and whatever BoxedPictures raises."""
+        return self._checked(BoxedPictures(limits, begin=self._begin))
 
     def prove(self, limits: Limits) -> Confinement:
         """Decodes the canary clip under these very limits."""
@@ -116,6 +120,13 @@ class Sandbox:
             if self._server is not None:
                 self._server.stop()
                 self._server = None
+
+    def _checked(self, child: _Child) -> _Child:
+        missing = ALL & ~child.layers
+        if self._required and missing:
+            child.close()
+            raise SandboxError(f"this kernel does not offer {in_words(missing)}, and the whole sandbox is required")
+        return child
 
     def _begin(self, job: Job, fds: Sequence[int]) -> None:
         """To the server that runs; to a new one, once, if it turns out to be gone."""

@@ -33,6 +33,7 @@ class BoxedDecoder:
         self._ring = Ring(3 * max(limits.max_pixels, picture.size**2))
         self._channel = Channel(limits, arriving=fd if arriving else None)
         job = Job(
+            pictures=False,
             arriving=arriving,
             fit=FITS.index(picture.fit),
             size=picture.size,

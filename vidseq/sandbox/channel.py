@@ -11,12 +11,12 @@ from typing import TypeVar
 from vidseq.config import Limits
 from vidseq.errors import DecoderCrashed, OutOfMemory, SandboxError, TooSlow, UndecodableVideo, VideoError, VidseqError
 from vidseq.sandbox.complaints import Complaints
-from vidseq.sandbox.protocol import MOST_BYTES, Ask, Ended, Failed, Garbled, Hello, Reason, Step, read
+from vidseq.sandbox.protocol import MOST_BYTES, Ask, Ended, Failed, Garbled, Hello, Look, Reason, Shown, Step, read
 
 LISTEN_EVERY = 32  # answers: what is complained of in between fits into a pipe
 _LOOKS = 10  # at the pipe of a clip that arrives, within the time that a frame may take
 
-Expected = TypeVar("Expected", Hello, Step)
+Expected = TypeVar("Expected", Hello, Step, Shown)
 
 
 class Channel:
@@ -35,12 +35,22 @@ class Channel:
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._num_heard = 0
 
+    @property
+    def waited_seconds(self) -> float:
+        """For all answers together."""
+        return self._waited_seconds
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing was said that nobody has heard yet, as by a child that has ended."""
+        return not _has_bytes(self._ours.fileno())
+
     def begun(self) -> None:
         """The other ends are the child's alone."""
         self.theirs.close()
         self.complaints.close_writing_end()
 
-    def send(self, ask: Ask) -> None:
+    def send(self, ask: Ask | Look) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # what became of the child is in what is heard last
             self._ours.send(ask.pack())
 

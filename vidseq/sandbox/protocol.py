@@ -1,8 +1,9 @@
 """What crosses the wall of the sandbox: structs of fixed size over one socket, and nothing else. Knows no processes.
 
     to the server   Job, with the descriptors of clip, channel, ring and messages
-    to the child    Ask, for the next frames
-    to the parent   Hello once, then a Step for each Ask, or Failed; Ended from the server, once the child is gone
+    to the child    Ask, for the next frames; or Look, at one picture
+    to the parent   Hello once, then a Step for each Ask, a Shown for each Look, or Failed; Ended from the server, once
+                    the child is gone
 
 Whoever reads what a child says believes nothing: another length, or a value out of its range, is Garbled.
 """
@@ -21,10 +22,12 @@ NUM_SLOTS = 2  # of the ring: one picture is copied out while the next is made
 NUM_JOB_DESCRIPTORS = 4
 READY = b"ready"  # what the server says once, when it can take jobs
 
-_JOB = struct.Struct("=?BIIQQ")
+_JOB = struct.Struct("=??BIIQQ")
 _ASK = struct.Struct("=dB???")
+_LOOK = struct.Struct("=QQ")
 _HELLO = struct.Struct("=BI?dd4sdd")
 _STEP = struct.Struct("=B??IIId")
+_SHOWN = struct.Struct("=BBIIQ")
 _FAILED = struct.Struct("=BB")
 _ENDED = struct.Struct("=Bi")
 
@@ -38,6 +41,7 @@ class Kind(IntEnum):
     STEP = 2
     FAILED = 3
     ENDED = 4
+    SHOWN = 5
 
 
 class Reason(IntEnum):
@@ -49,12 +53,22 @@ class Reason(IntEnum):
     BROKEN = 4  # a mistake of ours
 
 
+class Outcome(IntEnum):
+    """What came of a Look."""
+
+    DECODED = 1
+    NO_PICTURE = 2
+    TOO_LARGE = 3
+
+
 class Job(NamedTuple):
     """One clip: what it may cost, the Picture that is made of its frames, and the size of the ring's slots.
 
-    `fit` is the place of the Picture's among FITS.
+    `fit` is the place of the Picture's among FITS. With `pictures` there is no clip, but memory in which one encoded
+    picture after the other will lie.
     """
 
+    pictures: bool
     arriving: bool
     fit: int
     size: int
@@ -90,6 +104,20 @@ class Ask(NamedTuple):
         return cls(*_unpack(_ASK, message))
 
 
+class Look(NamedTuple):
+    """Decode the picture that has the first `num_bytes` of the memory, unless it has more than `max_pixels`."""
+
+    num_bytes: int
+    max_pixels: int
+
+    def pack(self) -> bytes:
+        return _LOOK.pack(*self)
+
+    @classmethod
+    def unpack(cls, message: bytes) -> "Look":
+        return cls(*_unpack(_LOOK, message))
+
+
 class Hello(NamedTuple):
     """The child is confined by `layers`, and this is the stream's header."""
 
@@ -121,6 +149,18 @@ class Step(NamedTuple):
         return head + struct.pack(f"={len(self.seconds)}d", *self.seconds)
 
 
+class Shown(NamedTuple):
+    """DECODED: [height, width, 3] lies in the first slot. TOO_LARGE: it has `num_pixels`."""
+
+    outcome: Outcome
+    height: int = 0
+    width: int = 0
+    num_pixels: int = 0
+
+    def pack(self) -> bytes:
+        return _SHOWN.pack(Kind.SHOWN, *self)
+
+
 class Failed(NamedTuple):
     reason: Reason
 
@@ -137,7 +177,7 @@ class Ended(NamedTuple):
         return _ENDED.pack(Kind.ENDED, self.status)
 
 
-Told = Hello | Step | Failed | Ended
+Told = Hello | Step | Shown | Failed | Ended
 
 
 def read(message: bytes) -> Told:
@@ -149,6 +189,9 @@ def read(message: bytes) -> Told:
             _, ended, filled, count, *rest = _unpack(_STEP, message[: _STEP.size])
             times = struct.Struct(f"={min(count, MOST_FRAMES)}d")
             return _finite(Step(_unpack(times, message[_STEP.size :]), ended, filled, *rest))
+        case Kind.SHOWN if message[1:] and message[1] in list(Outcome):
+            _, outcome, *rest = _unpack(_SHOWN, message)
+            return Shown(Outcome(outcome), *rest)
         case Kind.FAILED if message[1:] and message[1] in list(Reason):
             return Failed(Reason(_unpack(_FAILED, message)[1]))
         case Kind.ENDED:
