@@ -1,8 +1,10 @@
 """vidseq.sandbox.picture_box: pictures from outside are decoded as here, in processes of their own, an owner's each."""
 
+import contextlib
 import io
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +82,8 @@ def boxes_of(sandbox: Sandbox, limits: Limits = LIMITS) -> PictureBoxes:
 
 @pytest.fixture
 def boxes(sandbox: Sandbox) -> Iterator[PictureBoxes]:
+    with contextlib.suppress(FileNotFoundError):  # no server yet
+        await_true(lambda: children(sandbox) == [])  # of tests before, that have been closed
     boxes = boxes_of(sandbox)
     yield boxes
     boxes.close()
@@ -132,7 +136,9 @@ def test_damaged_pictures_cost_nobody_anything(sandbox: Sandbox, data: st.DataOb
 
 def outcome(decode: DecodePicture, data: bytes) -> bytes | type[VideoError]:
     try:
-        return decode(data).tobytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow's, which are errors in tests
+            return decode(data).tobytes()
     except VideoError as error:
         return type(error)
 
