@@ -27,6 +27,7 @@ from vidseq.features.extract import Look
 from vidseq.features.extractor import Extractor
 from vidseq.features.hashes import content_hash
 from vidseq.features.store import FeatureStore
+from vidseq.memory import keep_freed_memory
 from vidseq.runner import direct
 from vidseq.schemas import Prediction
 
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as every job does
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
