@@ -263,6 +263,7 @@ class Stream:
 
     def __init__(self, sessions: Sessions, place: _Place, missed: Sequence[ServiceMessage]) -> None:
         self._sessions = sessions
+        self._name = secrets.token_hex(16)
         self._place = place
         self.ready = sessions.ready(place)
         self.missed = tuple(missed)
@@ -287,7 +288,7 @@ class Stream:
     def _stranger(self) -> str:
         """Of a service that is open to all, who pushes: nobody but this stream."""
         record = self._place.record
-        return f"{id(self)}" if record is None else record.session_id
+        return self._name if record is None else record.session_id
 
     async def push(self, push: bytes, *, born_seconds: float, notices: Sequence[Notice] = ()) -> Applied:
         """Apply the next push of frames. `born_seconds` is when it came (time.perf_counter), for its deadline.

@@ -270,7 +270,7 @@ def test_an_answer_that_is_too_large_is_given_and_says_that_it_is_not_kept(sqlit
 
 def test_answers_go_by_themselves_when_their_time_is_over(sqlite_url: str) -> None:
     with (
-        asking(Counted(), once_in(sqlite_url, kept_seconds=0.5, sweep_seconds=0.2)) as client,
+        asking(Counted(), once_in(sqlite_url, kept_seconds=3.0, sweep_seconds=0.2)) as client,
         closing(Database(sqlite_url)) as database,
     ):
 
@@ -279,6 +279,7 @@ def test_answers_go_by_themselves_when_their_time_is_over(sqlite_url: str) -> No
                 return len(connection.execute(select(idempotent_answers.c.owner)).all())
 
         ask(client, "a")
+        assert num_kept() == 1
         wait_until(lambda: num_kept() == 0)
 
 

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.labeller import Labeller
 from serving.sealing import Tokens
 from serving.sessions import Sessions, SessionSettings, digest
 from serving.store import Lifetimes, Store, open_store
 from tests.redis_server import running_redis
-from tests.toy_streams import assert_same, chunked, labels, pushed, run, toy_frames, toy_live
-from vidseq.config import StreamRules
+from tests.toy_models import toy_checkpoint
+from tests.toy_streams import assert_same, chunked, encoded, labels, picture, pushed, run, toy_frames, toy_live
+from vidseq.config import Limits, StreamRules
 from vidseq.errors import (
     ModelReplaced,
     NothingSampled,
@@ -33,6 +35,7 @@ from vidseq.errors import (
 )
 from vidseq.live import Live
 from vidseq.messages import Applied, Final, Notice, Open, Resume, StreamOptions, pack_frames
+from vidseq.sandbox.box import Sandbox
 
 KEY = hashlib.sha256(b"a key for tests").digest()
 FRAMES = toy_frames(30, frames_per_second=10)
@@ -512,3 +515,27 @@ def test_a_token_whose_words_another_version_wrote_is_refused_as_such(house: Hou
 
     with pytest.raises(StateError, match="version"):
         run(story())
+
+
+# Pictures in boxes
+
+
+@pytest.mark.parametrize("keep", ["service", "client"])
+def test_whose_pictures_are_decoded_by_whose_process(tmp_path: Path, keep: str) -> None:
+    """Streams of one key share one; without keys each stream has its own. None is parsed in the service itself."""
+    push = pack_frames([encoded(picture(1), 0.0)])
+
+    async def children_after(service: Sessions, *owners: str) -> int:
+        for owner in owners:
+            stream = await service.open(Open(keep=keep), owner=owner)
+            await stream.push(push, born_seconds=0.0)
+        return len(Path(f"/proc/{sandbox.server_pid}/task/{sandbox.server_pid}/children").read_text().split())
+
+    model = toy_checkpoint(tmp_path / "toy")
+    with Sandbox() as sandbox:
+        labeller = Labeller(model, name=None, device="cpu", limits=Limits(), sandbox=sandbox)
+        assert labeller.live is not None
+        service = House(labeller.live, f"sqlite:///{tmp_path}/sessions.db").service()
+        assert run(children_after(service, "ann", "ann", "ben")) == 2
+        assert run(children_after(service, "", "", "ann")) == 4
+        labeller.close()
