@@ -27,10 +27,10 @@ from vidseq.errors import (
     UndecodablePicture,
     VideoError,
 )
-from vidseq.pictures import FORMATS, decode_picture
+from vidseq.pictures import FORMATS, DecodePicture, decode_picture
 from vidseq.sandbox.box import Sandbox
 from vidseq.sandbox.confine import ALL
-from vidseq.sandbox.picture_box import MOST_BYTES, DecodePicture, PictureBoxes
+from vidseq.sandbox.picture_box import MOST_BYTES, PictureBoxes
 
 LIMITS = Limits(max_pixels=640 * 480)
 

@@ -20,9 +20,8 @@ from vidseq.config import Picture, Sampling, StreamRules
 from vidseq.decoder import Pixels, fit
 from vidseq.errors import StreamRefused, VideoError
 from vidseq.messages import Encoded, Notice
-from vidseq.pictures import raw_picture
+from vidseq.pictures import DecodePicture, raw_picture
 from vidseq.sampling import Clip, Clock, advance
-from vidseq.sandbox.picture_box import DecodePicture
 
 RATE_FRAMES = 16  # a rate is a mean over so many sampled frames: single intervals jitter
 RATE_CHANGE = 1.5

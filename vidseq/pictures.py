@@ -5,6 +5,7 @@ Shape letters: H height, W width, C channels (red, green, blue).
 
 import io
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
@@ -15,6 +16,9 @@ from vidseq.decoder import Pixels
 from vidseq.errors import OptionError, TooManyPixels, UndecodablePicture, VideoError
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # the only parsers that outside bytes reach
+
+DecodePicture = Callable[[bytes], Pixels]
+"""`decode_picture` under limits that are known, in this process or in another."""
 
 
 def decode_picture(data: bytes, *, max_pixels: int) -> Pixels:

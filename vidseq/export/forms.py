@@ -46,9 +46,8 @@ def export(clips: Iterable[Labelled], form: Form, folder: Path, *, overwrite: bo
     return len(every)
 
 
-Files = Iterable[
-    tuple[str, str | None]
-]  # what is to be in each, by its name in the folder; None: it is not to be there
+Files = Iterable[tuple[str, str | None]]
+"""Names in the folder, and what is to be in each; None: it is not to be there."""
 
 
 def _csv(clips: Sequence[Labelled], folder: Path) -> Files:

@@ -86,9 +86,7 @@ class Sandbox:
 
     def decoder(self, fd: int, *, arriving: bool, picture: Picture, limits: Limits) -> BoxedDecoder:
         """Of the open file, see BoxedDecoder. Raises SandboxError and whatever that raises."""
-        return self._checked(
-            BoxedDecoder(fd, arriving=arriving, picture=picture, limits=limits, begin=self._begin),
-        )
+        return self._checked(BoxedDecoder(fd, arriving=arriving, picture=picture, limits=limits, begin=self._begin))
 
     def pictures(self, limits: Limits) -> BoxedPictures:
         """A child for pictures that come one by one. Raises SandboxError and whatever BoxedPictures raises."""

@@ -3,7 +3,7 @@
     boxes.of(owner) -> decode, decode ...     a child that has waited for this owner, or a new one
 
 A child decodes for one owner only: whoever takes it over has nobody's pictures but his own. It ends with what went
-wrong in it, after some thousand pictures, and when it has not been needed for a while.
+wrong in it, after some thousand pictures, and when another is given back that was needed more lately.
 """
 
 import fcntl
@@ -17,13 +17,12 @@ from typing import NamedTuple
 from vidseq.config import Limits
 from vidseq.decoder import Pixels
 from vidseq.errors import DecoderCrashed, LimitExceeded, TooManyBytes, TooManyPixels, UndecodablePicture
+from vidseq.pictures import DecodePicture
 from vidseq.sandbox.boxed import Begin
 from vidseq.sandbox.channel import Channel
 from vidseq.sandbox.confine import Layer
 from vidseq.sandbox.protocol import Hello, Job, Look, Outcome, Shown
 from vidseq.sandbox.ring import Ring
-
-DecodePicture = Callable[[bytes], Pixels]  # as vidseq.pictures.decode_picture, under limits that are known
 
 MOST_BYTES = 64 * 2**20  # of one encoded picture
 _CPU_SECONDS = 600  # of a child, for all its pictures; long before it is replaced
