@@ -3,6 +3,7 @@
 prepare   loaded, held to its golden answer, and not asked yet     why it is refused, or None
 take      between two requests; what was begun with one model ends with it
 drop      never mind
+follow    a rollout that passed this replica by while it started
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from serving.current import Lineup, num_switched
 from vidseq.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:  # with it come torch and OpenCV
@@ -30,7 +32,8 @@ class Answering:
 
     Args:
         load: makes a labeller.
-        model: the folder of the first model; `also` those of others.
+        model: the folder of the first model, or a link of serving.current to it, which is read again by `follow`.
+        also: the folders of others, or folders of those.
         told: of each model that was offered while it ran, what became of it.
 
     Raises:
@@ -42,40 +45,44 @@ class Answering:
     ) -> None:
         self._load = load
         self._told = told
-        self.labeller = load(model, also)
+        self._places = model, also
+        self._loading = asyncio.Lock()  # one at a time
+        self._num_switched = num_switched(model)  # read first: what is switched meanwhile is found by `follow`
+        lineup = self._lineup()
+        self.labeller = load(lineup.model, lineup.also)
         self._prepared: Labeller | None = None
         self._prepared_head: Head | None = None
 
     async def prepare(self, model: Path, also: Sequence[Path]) -> str | None:
         """Load other models beside those that answer; why they are refused, or None."""
-        self._prepared = None
-        try:
-            prepared = await asyncio.to_thread(self._load, model, also)
-            if (prepared.live is None) is not (self.labeller.live is None):
-                raise CheckpointError(f"of the model in {model} and the one that answers only one can label streams")
-        except Exception as error:  # whatever it is, the one that answers goes on
-            return self._refused(model, error)
-        self._prepared = prepared
+        async with self._loading:
+            self._prepared = None
+            try:
+                self._prepared = await self._loaded(Lineup(model, tuple(also)))
+            except Exception as error:  # whatever it is, the one that answers goes on
+                return self._refused(model, error)
         return None
 
     async def take(self, model: Path, also: Sequence[Path]) -> None:
         """Answer with what was prepared; a replica that has come since then loads it first. Raises CheckpointError."""
+        number = num_switched(self._places[0])
         if self._prepared is None and (refusal := await self.prepare(model, also)) is not None:
             raise CheckpointError(refusal)
         assert self._prepared is not None
-        self.labeller, self._prepared = self._prepared, None
+        self.labeller, self._prepared, self._num_switched = self._prepared, None, number
         self._told("taken")
 
     async def prepare_head(self, folder: Path) -> str | None:
         """Load one more model that shares the backbone of those that answer; why it is refused, or None."""
-        self._prepared_head, labeller = None, self.labeller
-        try:
-            head = await asyncio.to_thread(labeller.load, folder)
-            if odd := await asyncio.to_thread(labeller.rehearse, head):
-                logger.warning(odd)
-        except Exception as error:
-            return self._refused(folder, error)
-        self._prepared_head = head
+        async with self._loading:
+            self._prepared_head, labeller = None, self.labeller
+            try:
+                head = await asyncio.to_thread(labeller.load, folder)
+                if odd := await asyncio.to_thread(labeller.rehearse, head):
+                    logger.warning(odd)
+            except Exception as error:
+                return self._refused(folder, error)
+            self._prepared_head = head
         return None
 
     async def take_head(self, folder: Path) -> None:
@@ -87,15 +94,48 @@ class Answering:
         assert self._prepared_head is not None
         self.labeller.add(self._prepared_head)
         self._prepared_head = None
+        self._one_switch_further()
         self._told("taken")
 
     def remove_head(self, folder: Path) -> None:
         """Answer no more with the model from there; the first stays."""
         self.labeller.remove(folder)
+        self._one_switch_further()
+
+    async def follow(self) -> bool:
+        """Answer with what the links lead to now, if they were switched while this replica was not asked: it had read
+        them as it started, and could not be reached yet. Whether it was so.
+
+        Raises:
+            CheckpointError, OptionError: what the others answer with cannot be used here.
+        """
+        async with self._loading:
+            number = num_switched(self._places[0])
+            under_way = self._prepared is not None or self._prepared_head is not None
+            if under_way or number == self._num_switched:
+                return False
+            self.labeller = await self._loaded(self._lineup())
+            self._num_switched = number
+        self._told("taken")
+        return True
 
     def drop(self) -> None:
         """Forget what was prepared."""
         self._prepared = self._prepared_head = None
+
+    def _lineup(self) -> Lineup:
+        return Lineup.of(*self._places)
+
+    async def _loaded(self, lineup: Lineup) -> "Labeller":
+        labeller = await asyncio.to_thread(self._load, lineup.model, lineup.also)
+        if (labeller.live is None) is not (self.labeller.live is None):
+            raise CheckpointError(f"of the model in {lineup.model} and the one that answers only one can label streams")
+        return labeller
+
+    def _one_switch_further(self) -> None:
+        """One step was made: whoever had missed another before it still has to `follow`."""
+        if num_switched(self._places[0]) == self._num_switched + 1:
+            self._num_switched += 1
 
     def _refused(self, folder: Path, error: Exception) -> str:
         self._told("refused")

@@ -25,7 +25,6 @@ from serving.arguments import CONTROL, SERVICE, ControlArgs, ServiceArgs
 from serving.chores import Chore, Chores
 from serving.control import LEAVING, Control, num_nodes
 from serving.counters import Figures
-from serving.current import Lineup
 from serving.drain import Drain
 from serving.finished import Finished
 from serving.jobs.execution import Execution, Item
@@ -56,7 +55,8 @@ ROUTE_PREFIX = "/v1"
 MAX_ONGOING = 1024  # Serve's own gate stays wide open: half-open uploads must block nobody; web answers 429 long before
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
-STANDING_SECONDS, SWEEP_SESSIONS_SECONDS, SWEEP_JOBS_SECONDS, SWEEP_USAGE_SECONDS = 5.0, 60.0, 60.0, 3600.0
+FOLLOW_SECONDS, STANDING_SECONDS = 2.0, 5.0
+SWEEP_SESSIONS_SECONDS, SWEEP_JOBS_SECONDS, SWEEP_USAGE_SECONDS = 60.0, 60.0, 3600.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -85,8 +85,8 @@ class Service:
         self._boxes = Boxes(Sandbox(required=args.require_sandbox), args.limits)
         confinement = confinement_of(self._boxes.sandbox, args.limits, required=args.require_sandbox)
         logger.log(logging.WARNING if confinement.missing else logging.INFO, confinement.in_words())
-        lineup = Lineup.of(Path(args.model), map(Path, args.also))
-        self._models = Answering(self._loaded, lineup.model, lineup.also, told=self._figures.rolled_out)
+        also = [*map(Path, args.also)]
+        self._models = Answering(self._loaded, Path(args.model), also, told=self._figures.rolled_out)
         self._drain = Drain()
         nodes = num_nodes()
         database = open_database(num_nodes=nodes)
@@ -144,6 +144,7 @@ class Service:
         usage = self._args.usage
         chores = [
             Chore("figures", self._tell_standing, STANDING_SECONDS),
+            Chore("models that others answer with", self._follow, FOLLOW_SECONDS),
             Chore("usage cannot be written now", self._ledger.flush, usage.flush_seconds, at_the_end=True),
             Chore("old usage", lambda: self._ledger.table.sweep(kept_days=usage.kept_days), SWEEP_USAGE_SECONDS),
         ]
@@ -211,8 +212,7 @@ class Service:
     async def take_model(self, model: str, *also: str) -> None:
         """Answer with what was prepared."""
         await self._models.take(Path(model), [*map(Path, also)])
-        if self._sessions is not None and (live := self._models.labeller.live) is not None:
-            self._sessions.live = live
+        self._lead_sessions()
 
     async def prepare_head(self, folder: str) -> str | None:
         """Load one more model on the same backbone, and try it on the canary clip; why not, or None."""
@@ -225,6 +225,14 @@ class Service:
     async def remove_head(self, folder: str) -> None:
         """Answer with that model no more."""
         self._models.remove_head(Path(folder))
+
+    async def _follow(self) -> None:
+        if await self._models.follow():
+            self._lead_sessions()
+
+    def _lead_sessions(self) -> None:
+        if self._sessions is not None and (live := self._models.labeller.live) is not None:
+            self._sessions.live = live
 
     async def drop_prepared(self) -> None:
         """Forget what was prepared."""

@@ -4,6 +4,7 @@ A chore that fails is done again in its time; what its own errors have to say is
 """
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chore:
-    """`work` blocks, and is called in a thread; `at_the_end` once more when the process ends in good order."""
+    """`work` is a coroutine function, or blocks and is called in a thread; `at_the_end` once more when the process ends
+    in good order."""
 
     name: str
     work: Callable[[], object]
@@ -50,7 +52,10 @@ async def _again_and_again(chore: Chore) -> None:
 
 async def _once(chore: Chore) -> None:
     try:
-        await asyncio.to_thread(chore.work)
+        if inspect.iscoroutinefunction(chore.work):
+            await chore.work()
+        else:
+            await asyncio.to_thread(chore.work)
     except VidseqError as error:
         logger.warning("%s: %s", chore.name, error)
     except Exception:

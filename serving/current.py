@@ -1,8 +1,8 @@
 """Which models a service of this machine answers with, as links that a replica follows when it starts. Loads none.
 
-current -> 2/                 switched in one step
-           2/model -> the first
-           2/also/000 -> another, with the same backbone
+current -> switch2/                 switched in one step
+           switch2/model -> the first
+           switch2/also/000 -> another, with the same backbone
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +13,7 @@ from typing import Literal
 Kind = Literal["all", "add", "remove"]
 
 MANIFEST = "manifest.json"
+_SWITCH = "switch"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ def changes(before: Lineup, after: Lineup) -> list[Change]:
     return [Change("add", folder) for folder in come] + [Change("remove", folder) for folder in gone]
 
 
+def num_switched(model: Path) -> int:
+    """How often what `Current.model` leads to was another since the first; 0 for what is no link of it."""
+    number = model.parent.resolve().name.removeprefix(_SWITCH)
+    return int(number) if number.isdecimal() else 0
+
+
 class Current:
     """Links in a folder of their own."""
 
@@ -85,7 +92,7 @@ class Current:
 
     def switch(self, lineup: Lineup) -> None:
         """Whoever follows the links from here on gets these."""
-        fresh = self._folder / str(self._num_switched)
+        fresh = self._folder / f"{_SWITCH}{self._num_switched}"
         (fresh / "also").mkdir(parents=True)
         (fresh / "model").symlink_to(lineup.model)
         for number, folder in enumerate(lineup.also):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.answering import Answering
+from serving.current import Current, Lineup
 from serving.labeller import Labeller
 from tests.toy_models import toy_checkpoint
 from vidseq.config import Limits
@@ -106,3 +107,73 @@ def test_a_first_model_that_cannot_stream_does_not_follow_one_that_can_but_may_s
     assert refusal is not None and "only one can label streams" in refusal
     asyncio.run(house.answering.take_head(folder / "both"))
     assert house.names == ["a", "both"]
+
+
+# Links that were switched while a replica could not be asked
+
+
+@pytest.fixture
+def links(folder: Path, tmp_path: Path) -> Current:
+    return Current(tmp_path / "links", Lineup(folder / "a"))
+
+
+def following(links: Current) -> Answering:
+    return Answering(load, links.model, [links.also], told=lambda outcome: None)
+
+
+def names(answering: Answering) -> list[str]:
+    return [info.name for info in answering.labeller.models.models]
+
+
+def test_a_replica_that_a_rollout_passed_by_follows_it(links: Current, folder: Path) -> None:
+    answering = following(links)
+    assert not asyncio.run(answering.follow())
+    links.switch(Lineup(folder / "a", (folder / "b",)))
+    assert asyncio.run(answering.follow())
+    assert names(answering) == ["a", "b"]
+    assert not asyncio.run(answering.follow())
+
+
+def test_also_where_it_hears_of_the_next_one_first(links: Current, folder: Path) -> None:
+    answering = following(links)
+    links.switch(Lineup(folder / "b"))
+    links.switch(Lineup(folder / "b", (folder / "both",)))
+
+    async def main() -> None:
+        await answering.take_head(folder / "both")
+        assert names(answering) == ["a", "both"]
+        assert await answering.follow()
+
+    asyncio.run(main())
+    assert names(answering) == ["b", "both"]
+
+
+def test_one_that_took_part_in_all_rollouts_has_nothing_to_follow(links: Current, folder: Path) -> None:
+    answering = following(links)
+
+    async def main() -> None:
+        await answering.prepare_head(folder / "b")
+        links.switch(Lineup(folder / "a", (folder / "b",)))
+        assert not await answering.follow(), "it is about to be told"
+        await answering.take_head(folder / "b")
+        links.switch(Lineup(folder / "a"))
+        answering.remove_head(folder / "b")
+        await answering.prepare(folder / "stranger", [])
+        links.switch(Lineup(folder / "stranger"))
+        await answering.take(folder / "stranger", [])
+        there = answering.labeller
+        assert not await answering.follow() and answering.labeller is there
+
+    asyncio.run(main())
+    assert names(answering) == ["stranger"]
+
+
+def test_one_that_cannot_use_what_the_others_answer_with_says_so_each_time_and_goes_on(
+    links: Current, folder: Path
+) -> None:
+    answering = following(links)
+    links.switch(Lineup(folder / "both"))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="only one can label streams"):
+            asyncio.run(answering.follow())
+    assert names(answering) == ["a"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.current import Change, Current, Lineup, changes, models_in
+from serving.current import Change, Current, Lineup, changes, models_in, num_switched
 from serving.launch import read_lineup
 from vidseq.errors import OptionError
 
@@ -56,6 +56,7 @@ def test_a_replica_that_starts_finds_what_was_switched_to_last(tmp_path: Path) -
     for lineup in (Lineup(a, (c, b)), Lineup(b), Lineup(c, (a,))):
         current.switch(lineup)
         assert Lineup.of(current.model, [current.also]) == lineup == current.lineup
+    assert num_switched(current.model) == 3 and num_switched(a) == 0
 
 
 @given(before=LINEUPS, after=LINEUPS)

@@ -65,8 +65,15 @@ def client(edge: Edge) -> Iterator[httpx2.Client]:
 
 
 def raw(edge: Edge, *, source: str = "127.0.0.1") -> ssl.SSLSocket:
-    connection = socket.create_connection(("127.0.0.1", edge.port), timeout=30, source_address=(source, 0))
-    return edge.trust.wrap_socket(connection, server_hostname="127.0.0.1")
+    connection = edge.trust.wrap_socket(socket.socket(), server_hostname="127.0.0.1")
+    try:
+        connection.settimeout(30)
+        connection.bind((source, 0))
+        connection.connect(("127.0.0.1", edge.port))
+    except OSError:  # wrapped after it was connected, nobody could close one that was cut off as early as that
+        connection.close()
+        raise
+    return connection
 
 
 def heard(connection: ssl.SSLSocket) -> tuple[int, dict[str, str], dict[str, Any]]:

@@ -50,7 +50,11 @@ class Counted:
 
 
 def once_in(url: str, **settings: Any) -> Once:
-    return Once(Kept(Database(url), Vault(KEYS), OnceSettings.model_validate(settings)))
+    return once_of(Database(url), **settings)
+
+
+def once_of(database: Database, **settings: Any) -> Once:
+    return Once(Kept(database, Vault(KEYS), OnceSettings.model_validate(settings)))
 
 
 @contextlib.contextmanager
@@ -73,7 +77,7 @@ def once(sqlite_url: str) -> Once:
 
 def test_the_same_again_is_given_the_same_answer_marked_as_replayed(database_url: str) -> None:
     counted = Counted()
-    with asking(counted, once_in(database_url)) as client:
+    with closing(Database(database_url)) as database, asking(counted, once_of(database)) as client:
         first, *others = [ask(client, "a") for _ in range(3)]
     assert counted.num_executed == 1
     assert "Idempotency-Replayed" not in first.headers

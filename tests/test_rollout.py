@@ -250,7 +250,7 @@ def test_models_come_and_go_beside_the_first_without_a_failed_request(several: H
 
 
 def test_a_model_of_another_backbone_is_refused_with_the_reason_and_the_others_go_on(several: House) -> None:
-    changed(several, "elman")
+    assert "refused" not in "".join(changed(several, "elman"))
     (said,) = changed(several, "elman", "stranger")
     assert "is refused, and those that answer go on without it: stranger cannot share a look with toy" in said
     with Client(several.service.url) as client:
@@ -265,6 +265,22 @@ def test_a_replica_that_dies_comes_back_with_the_models_that_came_later(several:
     with Client(several.service.url, max_retries=30) as client:
         answers = [client.classify(several.clip, model="lstm") for _ in range(6)]
     assert_same(answers, [several.expected["lstm"]] * 6)
+    wait_until(lambda: len(replicas(several.service)) == 2, seconds=PATIENCE_SECONDS)
+
+
+def test_a_replica_that_was_starting_meanwhile_comes_to_the_models_of_the_others(several: House) -> None:
+    changed(several, "lstm")
+    for pid in replicas(several.service):
+        os.kill(pid, signal.SIGKILL)
+    with Client(several.service.url, max_retries=30) as client:
+        client.classify(several.clip)  # one is there again; the other one has read which models it has to load
+        assert "refused" not in "".join(changed(several, "elman"))
+        wait_until(lambda: len(replicas(several.service)) == 2, seconds=PATIENCE_SECONDS)
+        time.sleep(5.0)  # until it is asked, too, however it answers
+        wait_until(
+            lambda: all([info.name for info in client.models()] == ["toy", "elman"] for _ in range(20)),
+            seconds=PATIENCE_SECONDS,
+        )
 
 
 def test_a_replica_that_does_not_move_makes_the_service_unready(house: House) -> None:
