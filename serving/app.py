@@ -56,6 +56,7 @@ MAX_ONGOING = 1024  # Serve's own gate stays wide open: half-open uploads must b
 LAST_RESORT_SECONDS = 30.0  # Serve's time limit after web's own
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly Ray's least: nothing large crosses a handle
 FOLLOW_SECONDS, STANDING_SECONDS = 2.0, 5.0
+SWEEP_DECODERS_SECONDS = 30.0
 SWEEP_SESSIONS_SECONDS, SWEEP_JOBS_SECONDS, SWEEP_USAGE_SECONDS = 60.0, 60.0, 3600.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -145,6 +146,7 @@ class Service:
         chores = [
             Chore("figures", self._tell_standing, STANDING_SECONDS),
             Chore("models that others answer with", self._follow, FOLLOW_SECONDS),
+            Chore("idle decoders of pictures", lambda: self._models.labeller.sweep(), SWEEP_DECODERS_SECONDS),
             Chore("usage cannot be written now", self._ledger.flush, usage.flush_seconds, at_the_end=True),
             Chore("old usage", lambda: self._ledger.table.sweep(kept_days=usage.kept_days), SWEEP_USAGE_SECONDS),
         ]

@@ -214,6 +214,11 @@ class Labeller:
         seconds = engine.stalled_seconds
         assert seconds <= self._stuck_seconds, f"the model is stuck: nothing came of it for {seconds:.0f} s"
 
+    def sweep(self) -> None:
+        """End what is kept for streams that push no more."""
+        if self._boxes is not None:
+            self._boxes.sweep()
+
     def close(self) -> None:
         """Finish what was begun, then stop the engine."""
         self._computing.engine.close()

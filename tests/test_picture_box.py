@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +219,18 @@ def test_what_does_not_fit_into_its_memory_is_told(sandbox: Sandbox) -> None:
     with boxes.of("ann") as decode, pytest.raises(OutOfMemory, match="max_decoder_bytes"):
         decode(encoded(Image.new("L", (12_000, 12_000)), "PNG"))
     boxes.close()
+
+
+@pytest.mark.usefixtures("boxes")
+def test_what_has_waited_too_long_is_ended_by_a_sweep(sandbox: Sandbox) -> None:
+    with contextlib.closing(PictureBoxes(lambda: sandbox.pictures(LIMITS), idle_seconds=2.0)) as impatient:
+        with impatient.of("ann") as decode:
+            decode(PICTURES["JPEG"])
+        impatient.sweep()
+        assert len(children(sandbox)) == 1, "it may be needed again"
+        time.sleep(2.0)
+        impatient.sweep()
+        await_true(lambda: children(sandbox) == [])
 
 
 def test_after_its_end_nothing_waits(sandbox: Sandbox) -> None:

@@ -70,16 +70,27 @@ def test_a_write_whose_answer_was_lost_may_be_repeated(table: UsageTable) -> Non
     assert used_by(table, "ann") == [Used(requests=5, compute_seconds=1.5)]
 
 
-def test_each_day_counts_for_itself_and_a_day_that_is_over_is_forgotten_here(table: UsageTable) -> None:
+def test_each_day_counts_for_itself_and_a_day_that_is_long_over_is_forgotten_here(table: UsageTable) -> None:
     now = [NOON]
     ledger = Ledger(table, by_key=True, clock=lambda: now[0])
-    ledger("ann", Used(requests=1))
-    ledger.flush()
-    now[0] += 86400
-    ledger("ann", Used(requests=2))
-    ledger.flush()
-    assert [(day.day, day.used.requests) for day in table.days(**FOREVER)] == [("2026-11-26", 1), ("2026-11-27", 2)]
-    assert list(ledger._totals) == [("ann", int(now[0] // 86400))]
+    for num_requests in (1, 2, 3):
+        ledger("ann", Used(requests=num_requests))
+        ledger.flush()
+        now[0] += 86400
+    found = [(day.day, day.used.requests) for day in table.days(**FOREVER)]
+    assert found == [("2026-11-26", 1), ("2026-11-27", 2), ("2026-11-28", 3)]
+    assert [day for _, day in ledger._totals] == [int(NOON // 86400) + 1, int(NOON // 86400) + 2]
+
+
+def test_what_is_counted_late_is_added_to_its_day(table: UsageTable) -> None:
+    """By a clock that was set back, or by who had looked at it before midnight."""
+    now = [NOON]
+    ledger = Ledger(table, by_key=True, clock=lambda: now[0])
+    for day in (0, 1, 0):
+        now[0] = NOON + day * 86400
+        ledger("ann", Used(requests=1))
+        ledger.flush()
+    assert [(day.day, day.used.requests) for day in table.days(**FOREVER)] == [("2026-11-26", 2), ("2026-11-27", 1)]
 
 
 def count_at(url: str, barrier: Any) -> None:

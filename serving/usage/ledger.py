@@ -59,13 +59,14 @@ class Ledger:
                 with self._changing:
                     self._unwritten |= rows.keys()
                 raise
-            self._forget_finished_days()
+            self._forget_old_days()
         return len(rows)
 
-    def _forget_finished_days(self) -> None:
-        today = int(self._clock() // DAY_SECONDS)
+    def _forget_old_days(self) -> None:
+        """Not yesterday: who counts may have looked at the clock just before midnight, and clocks are set back."""
+        yesterday = int(self._clock() // DAY_SECONDS) - 1
         with self._changing:
-            for place in [place for place in self._totals if place[1] < today and place not in self._unwritten]:
+            for place in [place for place in self._totals if place[1] < yesterday and place not in self._unwritten]:
                 del self._totals[place]
 
 

@@ -3,7 +3,7 @@
     boxes.of(owner) -> decode, decode ...     a child that has waited for this owner, or a new one
 
 A child decodes for one owner only: whoever takes it over has nobody's pictures but his own. It ends with what went
-wrong in it, after some thousand pictures, and when another is given back that was needed more lately.
+wrong in it, after some thousand pictures, and when nobody has needed it for a minute or others are needed more.
 """
 
 import fcntl
@@ -99,10 +99,15 @@ class _Idle(NamedTuple):
 
 
 class PictureBoxes:
-    """Threads may share it. `begin` makes a child, as `Sandbox.pictures` does."""
+    """Threads may share it. `begin` makes a child, as `Sandbox.pictures` does.
 
-    def __init__(self, begin: Callable[[], BoxedPictures]) -> None:
+    Whoever wants those to end that have waited for `idle_seconds`, with the last picture in their memory, calls `sweep`
+    now and then.
+    """
+
+    def __init__(self, begin: Callable[[], BoxedPictures], *, idle_seconds: float = _IDLE_SECONDS) -> None:
         self._begin = begin
+        self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []  # the longest idle first
         self._closed = False
@@ -132,6 +137,17 @@ class PictureBoxes:
             for box in taken:
                 self._give_back(owner, box)
 
+    def sweep(self) -> None:
+        """End those that have waited too long, and those that are too many."""
+        with self._lock:
+            since = time.monotonic() - self._idle_seconds
+            kept = [each for each in self._idle[-_MOST_IDLE:] if each.since_seconds > since]
+            kept = [each for each in kept if each.box.fresh and not self._closed]
+            gone = [each for each in self._idle if each not in kept]
+            self._idle = kept
+        for each in gone:
+            each.box.close()
+
     def close(self) -> None:
         """Ends those that wait; those at work end with their work."""
         with self._lock:
@@ -152,12 +168,6 @@ class PictureBoxes:
         return self._begin()
 
     def _give_back(self, owner: str, box: BoxedPictures) -> None:
-        now = time.monotonic()
         with self._lock:
-            self._idle.append(_Idle(owner, box, now))
-            kept = [each for each in self._idle[-_MOST_IDLE:] if now - each.since_seconds < _IDLE_SECONDS]
-            kept = [each for each in kept if each.box.fresh and not self._closed]
-            gone = [each for each in self._idle if each not in kept]
-            self._idle = kept
-        for each in gone:
-            each.box.close()
+            self._idle.append(_Idle(owner, box, time.monotonic()))
+        self.sweep()
