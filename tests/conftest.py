@@ -1,6 +1,7 @@
 """What every test may use: one torch thread, a cache of its own, real clips, a sandbox, a GPU where there is one."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Small tensors: threads cost more than they bring, and property tests run ten times faster without them.
 torch.set_num_threads(1)
+
+# A shell's background job ignores Ctrl-C, and so would all that tests start and then interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
