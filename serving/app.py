@@ -180,6 +180,14 @@ class Service:
             logger.warning(odd)
         return labeller
 
+    async def _follow(self) -> None:
+        if await self._models.follow():
+            self._lead_sessions()
+
+    def _lead_sessions(self) -> None:
+        if self._sessions is not None and (live := self._models.labeller.live) is not None:
+            self._sessions.live = live
+
     def _decode(self, video: Source | Incoming, *, sampling: Sampling, clock: "Clock | None") -> Frames:
         from serving.decoding import decode
 
@@ -227,14 +235,6 @@ class Service:
     async def remove_head(self, folder: str) -> None:
         """Answer with that model no more."""
         self._models.remove_head(Path(folder))
-
-    async def _follow(self) -> None:
-        if await self._models.follow():
-            self._lead_sessions()
-
-    def _lead_sessions(self) -> None:
-        if self._sessions is not None and (live := self._models.labeller.live) is not None:
-            self._sessions.live = live
 
     async def drop_prepared(self) -> None:
         """Forget what was prepared."""

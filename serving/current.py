@@ -69,8 +69,8 @@ def changes(before: Lineup, after: Lineup) -> list[Change]:
 
 def num_switched(model: Path) -> int:
     """How often what `Current.model` leads to was another since the first; 0 for what is no link of it."""
-    number = model.parent.resolve().name.removeprefix(_SWITCH)
-    return int(number) if number.isdecimal() else 0
+    before, switch, number = model.parent.resolve().name.partition(_SWITCH)
+    return int(number) if switch and not before and number.isdecimal() else 0
 
 
 class Current:

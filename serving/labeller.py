@@ -100,6 +100,8 @@ class Labeller:
         self._heads: Mapping[str, Head] = {self._first.name: self._first}  # never changed: another takes its place
         self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures")
         self._boxes = None if sandbox is None else PictureBoxes(functools.partial(sandbox.pictures, limits))
+        if self._boxes is not None:
+            weakref.finalize(self._computing, self._boxes.close)  # streams may push pictures as long as they can ask
         self.picture = first.config.picture
         self.live = self._live()
         for folder in also:

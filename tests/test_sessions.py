@@ -1,6 +1,7 @@
 """Sessions: every push counts once, whoever applies it and however often it comes."""
 
 import asyncio
+import gc
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from serving.store import Lifetimes, Store, open_store
 from tests.redis_server import running_redis
 from tests.toy_models import toy_checkpoint
 from tests.toy_streams import assert_same, chunked, encoded, labels, picture, pushed, run, toy_frames, toy_live
+from tests.web_server import wait_until
 from vidseq.config import Limits, StreamRules
 from vidseq.errors import (
     ModelReplaced,
@@ -520,6 +522,11 @@ def test_a_token_whose_words_another_version_wrote_is_refused_as_such(house: Hou
 # Pictures in boxes
 
 
+def children(sandbox: Sandbox) -> int:
+    """How many processes decode."""
+    return len(Path(f"/proc/{sandbox.server_pid}/task/{sandbox.server_pid}/children").read_text().split())
+
+
 @pytest.mark.parametrize("keep", ["service", "client"])
 def test_whose_pictures_are_decoded_by_whose_process(tmp_path: Path, keep: str) -> None:
     """Streams of one key share one; without keys each stream has its own. None is parsed in the service itself."""
@@ -529,8 +536,12 @@ def test_whose_pictures_are_decoded_by_whose_process(tmp_path: Path, keep: str) 
         for owner in owners:
             stream = await service.open(Open(keep=keep), owner=owner)
             await stream.push(push, born_seconds=0.0)
-        return len(Path(f"/proc/{sandbox.server_pid}/task/{sandbox.server_pid}/children").read_text().split())
+        return children(sandbox)
 
+    def num_memfds() -> int:
+        return sum("vidseq-picture" in str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+
+    num_before = num_memfds()
     model = toy_checkpoint(tmp_path / "toy")
     with Sandbox() as sandbox:
         labeller = Labeller(model, name=None, device="cpu", limits=Limits(), sandbox=sandbox)
@@ -538,4 +549,7 @@ def test_whose_pictures_are_decoded_by_whose_process(tmp_path: Path, keep: str) 
         service = House(labeller.live, f"sqlite:///{tmp_path}/sessions.db").service()
         assert run(children_after(service, "ann", "ann", "ben")) == 2
         assert run(children_after(service, "", "", "ann")) == 4
-        labeller.close()
+        del labeller, service  # as a model that was replaced
+        gc.collect()
+        wait_until(lambda: children(sandbox) == 0)
+        assert num_memfds() == num_before
