@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,14 +45,26 @@ GONE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Place:
-    """What there is of what must not be left: files where this was started, and descriptors."""
+    """What there is of what must not be left: files where this was started, and what descriptors are of."""
 
     files: frozenset[str]
-    descriptors: int
+    descriptors: Counter[str]
 
     @classmethod
     def now(cls) -> "Place":
-        return cls(frozenset(os.listdir()), len(os.listdir("/proc/self/fd")))
+        return cls(frozenset(os.listdir()), Counter(_descriptors()))
+
+    def left_since(self, before: "Place") -> list[str]:
+        left = [f"a file: {name}" for name in sorted(self.files - before.files)]
+        if self.descriptors.total() > before.descriptors.total():
+            left += [f"a descriptor of {name}" for name in (self.descriptors - before.descriptors).elements()]
+        return left
+
+
+def _descriptors() -> Iterator[str]:
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            yield os.readlink(descriptor)
 
 
 @dataclass
@@ -160,7 +173,7 @@ def sound(videos: Sequence[bytes], sandbox: Sandbox) -> tuple[list[bytes], list[
 
 
 def fuzz(videos: Sequence[bytes], *, seed: int, most: int, seconds: float) -> Found:
-    """Until there are `most` mutants, or `seconds` have passed. Nobody else may write to the folder of this process."""
+    """Until there are `most` mutants, or `seconds` have passed. Nobody else may be at work in this process or folder."""
     found = Found()
     with Sandbox() as sandbox:
         videos, num_frames = sound(videos, sandbox)
@@ -174,7 +187,7 @@ def fuzz(videos: Sequence[bytes], *, seed: int, most: int, seconds: float) -> Fo
                 found.crashes.append(number)
                 server = sandbox.server_pid
         found.seconds = time.monotonic() - began
-        found.leftovers = _left(before, Place.now(), server)
+        found.leftovers = Place.now().left_since(before) + _children_left(server)
     return found
 
 
@@ -200,14 +213,12 @@ def _try(video: bytes, number: int, found: Found, *, sandbox: Sandbox, num_frame
     found.longest_seconds = max(found.longest_seconds, time.monotonic() - began)
 
 
-def _left(before: Place, after: Place, server: int | None) -> list[str]:
+def _children_left(server: int | None) -> list[str]:
     until = time.monotonic() + GONE_SECONDS
     children = Path(f"/proc/{server}/task/{server}/children")
     while (running := children.read_text().split()) and time.monotonic() < until:
         time.sleep(0.05)
-    left = [f"a file: {name}" for name in sorted(after.files - before.files)]
-    left += [f"{after.descriptors - before.descriptors} descriptors"] * (after.descriptors != before.descriptors)
-    return left + [f"a child: {pid}" for pid in running]
+    return [f"a child: {pid}" for pid in running]
 
 
 def table(found: Found) -> str:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from serving.database.core import Database
 from serving.database.errors import DatabaseDown
 from serving.database.urls import DATABASE
 from serving.keys import KEYS_VARIABLE, list_keys
+from serving.local_ray import ENVIRONMENT
 from serving.port import held
 from serving.sealing import load_keys, new_key
+from serving.stopping import STOP_SIGNALS, handling, ignore_signals, unwind
 from serving.store import Lifetimes, open_store
 from serving.uploads.places import UPLOADS, open_folder, uploads_folder
 from serving.uploads.table import UploadSettings
-from vidseq import memory
 from vidseq.config import Limits
 from vidseq.errors import CheckpointError, InputError, OptionError
 
@@ -41,7 +42,6 @@ READY_TIMEOUT_SECONDS = 60.0
 DRAIN_SECONDS = 30.0
 NOTICE_SECONDS = 1.0  # in which whoever asks /readyz may see that it is red, before somebody is sent away
 MAX_TEMP_NAME = 28
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REFUSALS: dict[int, type[InputError]] = {2: CheckpointError, 3: OptionError}  # exit statuses of serving.check
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # whoever listens on all addresses is asked at the first
 
@@ -121,9 +121,11 @@ def serve(
         raise OptionError(f"--replicas: {num_replicas}; at least 1 is needed")
     lineup = read_lineup(Path(model), also)
     told = queue.SimpleQueue[int]()  # signals, which a handler may add while one is being read
+    # A SIGHUP waits until the service answers: the model may have been switched after it was loaded.
+    starting = {signal.SIGHUP: lambda number, _frame: told.put(number), signal.SIGTERM: unwind}
     with (
         held(host, port),
-        _signals_put_back(told),
+        handling(starting),
         _scratch_folder() as scratch,
         request_log.printed(Path(scratch), say) as pipe,
         none_left_over(),
@@ -171,11 +173,11 @@ def serve(
                 if number != signal.SIGHUP:
                     break
                 rollout.roll_out(Path(model), also, current=current, announce=announce)
-            _ignore_signals()
+            ignore_signals()
             notice_seconds = NOTICE_SECONDS if number == signal.SIGTERM else 0.0  # nobody balances loads to a terminal
             steer.drain(notice_seconds=notice_seconds, limit_seconds=drain_seconds)
         finally:
-            _ignore_signals()
+            ignore_signals()
             app.stop()
 
 
@@ -290,18 +292,14 @@ def _environment(scratch: str) -> dict[str, str]:
         "TMPDIR": scratch,  # torch makes a folder there as it is imported
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else every process of this machine could run code here
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:layers",
         "RAY_worker_niceness": "0",  # Ray's own is 15: everything else on the machine would come before the service
         # A replica whose model is stuck can finish nothing: Serve would wait for it, and keep its CPUs from the next.
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's own figures: any free port, where its fixed ones are those of every other Ray on the machine, too.
         "AUTOSCALER_METRIC_PORT": "0",
         "DASHBOARD_METRIC_PORT": "0",
-        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # else a SIGTERM while starting prints a stack and aborts
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
-        **memory.ENVIRONMENT,
+        **ENVIRONMENT,
     }
 
 
@@ -345,31 +343,9 @@ def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="vidseq-", dir=folder if len(folder) <= MAX_TEMP_NAME else "/tmp")
 
 
-@contextmanager
-def _signals_put_back(told: "queue.SimpleQueue[int]") -> Iterator[None]:
-    """A SIGTERM while starting unwinds as Ctrl-C does, so that what was begun is ended; handlers are put back.
-
-    A SIGHUP waits until the service answers: the model may have been switched after it was loaded.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, *STOP_SIGNALS)}
-    signal.signal(signal.SIGHUP, lambda number, _frame: told.put(number))
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _signals(told: "queue.SimpleQueue[int]") -> Iterator[int]:
     """Signals as they come, one after the other, and before them those that have come already."""
     for number in (signal.SIGHUP, *STOP_SIGNALS):
         signal.signal(number, lambda number, _frame: told.put(number))  # Ray has put its own on SIGTERM
     while True:
         yield told.get()
-
-
-def _ignore_signals() -> None:
-    """From here on to stop is what is being done; to hurry it would leave something behind."""
-    for number in (signal.SIGHUP, *STOP_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)

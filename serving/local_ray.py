@@ -6,15 +6,29 @@ Ray reads much of its environment as it is imported, so it is imported here, not
 import logging
 import os
 import secrets
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from serving.aftermath import clean_up, cleaned_up
+from serving.stopping import handling, ignore_signals, unwind
 from vidseq import memory
 from vidseq.errors import VidseqError
+
+# With it a SIGTERM prints a stack, and aborts this process after three seconds, whatever it is at.
+_WITHOUT_FAILURE_HANDLER = {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1"}
+
+ENVIRONMENT: Mapping[str, str] = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
+    **_WITHOUT_FAILURE_HANDLER,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
+    **memory.ENVIRONMENT,
+}
+"""What every process of a Ray of our own is told."""
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # neither clips nor frames pass through it
 
@@ -28,7 +42,7 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
     """Ray, connected: the one this process already has, else the cluster of `RAY_ADDRESS`, else a fresh local one.
 
     The fresh one asks for a token, listens on the loopback alone (if nobody has imported Ray before) and has no
-    dashboard. Its processes and files are gone at the end, whichever way that comes.
+    dashboard. Its processes and files are gone at the end, whichever way that comes; a SIGTERM raises SystemExit.
 
     Args:
         num_cpus: CPUs that the fresh Ray may hand out; None for all of this machine.
@@ -39,10 +53,11 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    with ExitStack() as stack:
+    with handling({signal.SIGTERM: unwind}), ExitStack() as stack:
+        _prepare_environment(_WITHOUT_FAILURE_HANDLER)
         options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
         if options["address"] is None:
-            _prepare_environment()
+            _prepare_environment(_own_ray())
             folder = tempfile.mkdtemp(prefix="vidseq-ray-", dir=_short_folder())
             stack.enter_context(cleaned_up(folder))
             stack.callback(clean_up, folder)  # a worker that was still starting would make its folders again
@@ -53,6 +68,8 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
         stack.callback(ray.shutdown)
         with _hushed():
             start_ray(**options, logging_level=logging.ERROR, log_to_driver=False)
+        signal.signal(signal.SIGTERM, unwind)  # Ray's own would end its processes before what uses them has unwound
+        stack.callback(ignore_signals)
         yield
 
 
@@ -76,17 +93,18 @@ def start_ray(**options: Any) -> None:
         ) from error
 
 
-def _prepare_environment() -> None:
-    """What Ray's processes are told, now and for as long as this process lives: Ray keeps the first token it reads."""
-    for name, value in {
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray makes one in the home folder, and keeps it
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, this means: the node's address is the loopback's
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data's own use of actors makes Ray's core complain (ray issue 57733)
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about the future
-        **memory.ENVIRONMENT,
-    }.items():
+def _prepare_environment(variables: Mapping[str, str]) -> None:
+    """What Ray is told, now and for as long as this process lives: Ray keeps the first token it reads."""
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
+
+
+def _own_ray() -> dict[str, str]:
+    return {
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray makes one in the home folder, and keeps it
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data's own use of actors makes Ray's core complain (ray issue 57733)
+        **ENVIRONMENT,
+    }
 
 
 @contextmanager

@@ -1,13 +1,19 @@
 """Mutants of clips: made again by their numbers, counted for what they are, and harmless to the service."""
 
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import fuzz, is_silent, told, toys
+from benchmarks.fuzz import Place, is_silent, toys
 from tests.mutants import CHANGES, mutant
 from vidseq.schemas import VideoReport
 
+ROOT = Path(__file__).resolve().parents[1]
 SEED = 20261126  # as CI's
 
 
@@ -62,11 +68,22 @@ def test_what_is_declared_or_nearly_so_is_not_silent() -> None:
     assert not is_silent(report(decoded=20), [2 * seconds for seconds in times(20)])  # half as many, twice as long
 
 
-def test_mutants_crash_no_service_are_not_answered_in_silence_and_leave_nothing(
-    clips: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    found = fuzz(clips, seed=SEED, most=300, seconds=60.0)
-    assert found.is_clean, told(found, SEED)
-    assert found.num > 50 and len(found.outcomes) > 2
+def test_mutants_crash_no_service_are_not_answered_in_silence_and_leave_nothing(tmp_path: Path) -> None:
+    """In a process of its own, whose descriptors are nobody else's; where there are no real clips, so of toys."""
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--seed", str(SEED), "--mutants", "300", "--seconds", "60"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", done.stdout, re.MULTILINE))
+    assert int(rows["mutants"].split()[0]) > 50
+    assert sum(name.startswith("`video/") for name in rows) > 1 and not rows["answered"].startswith("0,")
+
+
+def test_what_is_left_is_named(tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file:
+        now = Place.now()
+    assert now.descriptors[file.name] == 1
+    more = Place(now.files | {"a.mp4"}, now.descriptors + Counter({"/memfd:clip": 1}))
+    assert more.left_since(now) == ["a file: a.mp4", "a descriptor of /memfd:clip"]
+    assert now.left_since(now) == now.left_since(more) == []
