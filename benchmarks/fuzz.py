@@ -173,7 +173,7 @@ def sound(videos: Sequence[bytes], sandbox: Sandbox) -> tuple[list[bytes], list[
 
 
 def fuzz(videos: Sequence[bytes], *, seed: int, most: int, seconds: float) -> Found:
-    """Until there are `most` mutants, or `seconds` have passed. Nobody else may be at work in this process or folder."""
+    """Until there are `most` mutants, or `seconds` have passed. Nobody else is to work in this process and folder."""
     found = Found()
     with Sandbox() as sandbox:
         videos, num_frames = sound(videos, sandbox)
