@@ -16,7 +16,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,8 +186,9 @@ def _signed(sent: dict[str, str], body: bytes) -> bool:
 
 def _dispatcher(service: Service) -> int:
     for pid in descendants(service.process.pid):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica:control"):
-            return pid
+        with suppress(FileNotFoundError, ProcessLookupError):  # a decoder that has ended
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica:control"):
+                return pid
     raise AssertionError("no process dispatches")
 
 

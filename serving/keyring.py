@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from serving.keys import Key, Scope, digest_of, id_in, list_keys
+from serving.keys import Key, KeysBusy, Scope, digest_of, id_in, list_keys
 from vidseq.errors import OptionError, VidseqError
 
 FRESH_SECONDS = 0.25  # for so long a service believes what it has read
+BELIEVED_SECONDS = 2.0  # and for so long where somebody is just writing: a slow disk makes a commit last
 
 
 class KeyRefused(VidseqError):
@@ -82,6 +83,7 @@ class KeyRing:
         self._path = path
         self._found: Mapping[str, Key] | OptionError = {}
         self._looked_at_seconds = float("-inf")
+        self._read_at_seconds = float("-inf")
         self._looking = asyncio.Lock()
 
     async def check(self, presented: str) -> Key:
@@ -107,12 +109,19 @@ class KeyRing:
         async with self._looking:
             if time.monotonic() - self._looked_at_seconds >= FRESH_SECONDS:
                 begun_seconds = time.monotonic()  # what is written from here on may have been missed
-                self._found = await asyncio.to_thread(self._look)
+                self._heed(await asyncio.to_thread(self._look), begun_seconds)
                 self._looked_at_seconds = begun_seconds
             found = self._found
         if isinstance(found, OptionError):
             raise KeysDown("the keys of this service cannot be read now") from found
         return found
+
+    def _heed(self, found: Mapping[str, Key] | OptionError, at_seconds: float) -> None:
+        if isinstance(found, KeysBusy) and at_seconds - self._read_at_seconds < BELIEVED_SECONDS:
+            return
+        self._found = found
+        if not isinstance(found, OptionError):
+            self._read_at_seconds = at_seconds
 
     def _look(self) -> Mapping[str, Key] | OptionError:
         """A failure is a finding too: not everybody who asks is to wait for the next one."""

@@ -58,6 +58,10 @@ _COLUMNS = "key_id, name, digest, scopes, created_seconds, expires_seconds, revo
 _MODELS = "models"  # a list in JSON; files that were made before it have no such column, and their keys ask all models
 
 
+class KeysBusy(OptionError):
+    """The file is being written just now, for longer than was waited for it."""
+
+
 @dataclass(frozen=True)
 class Key:
     """What is kept of a key. Times are Unix times. `models` are the names of those it may ask; None is all."""
@@ -246,6 +250,8 @@ def _failures_told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _unusable(path, error.strerror) from None
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            raise KeysBusy(f"{path} is being written by somebody else; try again") from None
         if not path.exists():
             raise OptionError(f"there is no file of keys at {path}: `vidseq keys create` makes one") from None
         raise _unusable(path, error) from None

@@ -26,7 +26,7 @@ from vidseq.errors import OptionError, VidseqError
 logger = logging.getLogger(__name__)
 
 PREFIX = "vidseq:rate"
-TIMEOUT_SECONDS = 0.5  # of the shared store: a count is not worth a wait
+PATIENCE_SECONDS = 0.5  # with the shared store: a count is not worth a wait
 PAUSE_SECONDS = 5.0  # for so long it is not asked again
 
 
@@ -70,15 +70,23 @@ class RateExceeded(VidseqError):
 class Rates:
     """Counts what each owner spends of limits on requests and on bytes.
 
-    `url` is that of a Redis, or None. Raises OptionError: it cannot be read; its reason is left out, for it may repeat
-    a password.
+    `url` is that of a Redis, or None; it is waited for no longer than `patience_seconds`. Raises OptionError: it cannot
+    be read; its reason is left out, for it may repeat a password.
     """
 
-    def __init__(self, *, requests: Sequence[RateLimitItem], bytes: Sequence[RateLimitItem], url: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        requests: Sequence[RateLimitItem],
+        bytes: Sequence[RateLimitItem],
+        url: str | None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._requests = requests
         self._bytes = bytes
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._pool = None if url is None else _pool(url)
+        self._patience_seconds = patience_seconds
+        self._pool = None if url is None else _pool(url, timeout_seconds=patience_seconds)
         self._shared = None if self._pool is None else SlidingWindowCounterRateLimiter(_storage(self._pool))
         self._shared_again_seconds = 0.0
 
@@ -105,7 +113,7 @@ class Rates:
         """0 where it was counted."""
         if self._shared is not None and time.monotonic() >= self._shared_again_seconds:
             try:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._patience_seconds):
                     return await _spent(self._shared, limit, owner, cost)
             except (RedisError, OSError) as error:  # a timeout is an OSError, too
                 self._shared_again_seconds = time.monotonic() + PAUSE_SECONDS
@@ -158,10 +166,10 @@ def _storage(pool: ConnectionPool) -> RedisStorage:
     return RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)  # type: ignore[arg-type]
 
 
-def _pool(url: str) -> ConnectionPool:
+def _pool(url: str, *, timeout_seconds: float) -> ConnectionPool:
     """Connects nowhere yet."""
     try:
-        pool = ConnectionPool.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+        pool = ConnectionPool.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
         pool.make_connection()  # type: ignore[no-untyped-call]  # refuses options that are none
     except (ValueError, TypeError):
         raise OptionError(

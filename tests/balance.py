@@ -17,6 +17,7 @@ defaults
     timeout client 60s
     timeout server 60s
     timeout tunnel 1h
+    timeout check 5s
     option redispatch
     retries 3
 frontend all

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from vidseq.sandbox.box import Sandbox
@@ -16,6 +17,10 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # Small tensors: threads cost more than they bring, and property tests run ten times faster without them.
 torch.set_num_threads(1)
+
+# A machine that is busy is not a failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start and then interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

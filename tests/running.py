@@ -165,11 +165,18 @@ def listeners(pids: set[int]) -> list[Listener]:
     bound = _bound_sockets()
     found = []
     for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
-            with suppress(FileNotFoundError):
-                if (inode := str(descriptor.readlink())) in bound:
-                    found.append(Listener(name_of(pid), *bound[inode]))
+        for inode in _open_files(pid):
+            if inode in bound:
+                found.append(Listener(name_of(pid), *bound[inode]))
     return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """What its descriptors are of; nothing more once it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
 
 
 def _bound_sockets() -> dict[str, tuple[str, IPv4Address | IPv6Address, int]]:

@@ -275,7 +275,7 @@ def test_an_interrupted_job_leaves_nothing_behind_but_what_it_goes_on_with(
         tree = {process.pid, *descendants(process.pid)}
         heard = {listener.address for listener in listeners(tree)}
         process.send_signal(number)
-        time.sleep(1.5)
+        time.sleep(0.5)
         process.send_signal(number)
         assert process.wait(WAIT_SECONDS) == 128 + number
         assert heard == {ip_address("127.0.0.1")}

@@ -18,7 +18,7 @@ def a_recurrence(frames: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Ten
     return decay_TBH, drive_TBH.double(), hidden_BH.double()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(frames=st.integers(1, 70), seed=st.integers(0, 9))
 def test_the_scan_equals_the_loop_at_every_length(frames: int, seed: int) -> None:
     recurrence = a_recurrence(frames, seed=seed)

@@ -21,7 +21,7 @@ def counted(pairs: list[tuple[int, int]]) -> np.ndarray:
 
 
 @given(labels_of_frames, st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_draw_has_the_figures_of_its_clips_repeated(pairs: list[tuple[int, int]], seed: int) -> None:
     weight_RN = np.random.default_rng(seed).integers(1, 4, size=(2, len(pairs)))
     found = class_figures(counted(pairs))(weight_RN.astype(float))
@@ -39,7 +39,7 @@ def test_each_draw_has_the_figures_of_its_clips_repeated(pairs: list[tuple[int, 
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=20), st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_average_precision_is_that_of_scikit_learn_equal_scores_included(
     rows: list[tuple[int, bool]], seed: int
 ) -> None:

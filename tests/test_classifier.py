@@ -1,8 +1,6 @@
 """The whole path: bytes in, a Prediction or a stream of moments out, or a typed error and no label."""
 
 import io
-import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.open_files import descriptors, none_stays_open
 from tests.predictions import assert_same
 from tests.toy_models import ACTIONS, toy_checkpoint
 from tests.toy_videos import write_clip, write_sound
@@ -243,22 +242,19 @@ def test_an_engine_gives_the_answers_that_the_callers_own_thread_gives(
 
 
 def test_a_stream_that_is_dropped_leaves_no_open_file(classifier: Classifier, clip: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    stream = classifier.stream(clip)
-    next(stream)
-    assert len(os.listdir("/proc/self/fd")) > before
-    stream.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    with none_stays_open() as before:
+        stream = classifier.stream(clip)
+        next(stream)
+        assert descriptors() - before
+        stream.close()
 
 
 def test_an_error_leaves_no_open_file(classifier: Classifier, tmp_path: Path) -> None:
     files = list(broken_files(tmp_path).values())
-    before = len(os.listdir("/proc/self/fd"))
-    failures: list[Callable[[], object]] = [lambda file=file: classifier.classify(file) for file in files]
-    for failure in failures:
-        with pytest.raises(VideoError):
-            failure()
-    assert len(os.listdir("/proc/self/fd")) == before
+    with none_stays_open():
+        for file in files:
+            with pytest.raises(VideoError):
+                classifier.classify(file)
 
 
 def test_a_name_can_be_given_to_a_model_that_is_loaded(model: Path, clip: Path) -> None:
@@ -354,9 +350,8 @@ def test_segments_of_an_early_exit_end_at_the_same_time_however_far_ahead_the_vi
 
 
 def test_an_early_exit_leaves_no_open_file(impatient: Classifier, clip: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    impatient.classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=0.0))
-    assert len(os.listdir("/proc/self/fd")) == before
+    with none_stays_open():
+        impatient.classify(clip, early_exit=EarlyExit(score=0.9, hold_seconds=0.0))
 
 
 def test_a_model_without_calibration_refuses_before_it_opens_the_clip(classifier: Classifier) -> None:

@@ -1,5 +1,6 @@
 """What is kept of somebody's videos: each kind has its time, is forgotten on request, and no upload touches a disk."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -279,7 +280,8 @@ def entries() -> set[Path]:
 
 def written_with(word: bytes, *, before: set[Path]) -> list[str]:
     """Files that hold it: those that came since, and those that this process has open and nobody can see any more."""
-    came = [path for entry in entries() - before for path in (entry, *entry.rglob("*"))]
+    new = entries() - before
+    came = [*new, *(Path(folder, name) for entry in new for folder, _, names in os.walk(entry) for name in names)]
     opened = [path for path in Path("/proc/self/fd").iterdir() if "memfd:" not in target(path)]
     return [target(path) or str(path) for path in (*came, *opened) if holds(path, word)]
 

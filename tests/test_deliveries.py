@@ -20,7 +20,7 @@ from tests.hook_server import listening
 from tests.toy_jobs import OWNER, Kept, webhook
 
 SECONDS = 20.0
-SILENT_SECONDS = 1.0
+SILENT_SECONDS = 3.0
 
 
 @pytest.fixture

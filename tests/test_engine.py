@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.toy_models import toy_config, toy_model
+from tests.web_server import wait_until
 from vidseq.engine import Compute, Done, Engine, Runner, Work, direct, run_batch
 from vidseq.errors import DeadlinePassed
 from vidseq.model import VideoModel
@@ -233,7 +234,7 @@ def test_a_work_whose_turn_comes_too_late_is_not_computed(model: VideoModel, gat
 
 
 def test_a_work_that_was_begun_in_time_is_finished_after_its_deadline(model: VideoModel, gate: Gate) -> None:
-    deadline_seconds = time.perf_counter() + 0.5
+    deadline_seconds = time.perf_counter() + 2.0
     with Engine(model, turn_frames=4) as engine:
         future = engine.submit(replace(chunk(8), deadline_seconds=deadline_seconds))
         assert gate.entered.wait(WAIT_SECONDS)
@@ -306,6 +307,7 @@ def test_nobody_is_left_waiting_when_the_thread_dies(model: VideoModel, gate: Ga
         deadly = engine.submit(painted(DEADLY))
         held_back = pool.submit(engine.submit, chunk(1))
         held_back_async = pool.submit(asyncio.run, engine.advance(chunk(2)))
+        wait_until(lambda: engine.num_waiting == 2)
         gate.open.set()
         for future in (deadly, held_back.result(WAIT_SECONDS), held_back_async):
             with pytest.raises(AssertionError, match="has died"):
@@ -404,9 +406,9 @@ def test_the_milliseconds_of_several_turns_add_up_to_no_more_than_the_wait(model
         begun = time.perf_counter()
         done = engine.submit(chunk(10)).result(WAIT_SECONDS)
         waited_ms = 1000 * (time.perf_counter() - begun)
-        (part,) = run_batch(Runner.of(model), [chunk(2)])
+        part_ms = min(run_batch(Runner.of(model), [chunk(2)])[0].encode_ms for _ in range(5))
     assert 0 < done.queued_ms + done.encode_ms + done.recur_ms <= waited_ms
-    assert done.encode_ms > part.encode_ms
+    assert done.encode_ms > part_ms
 
 
 LEAVE = """

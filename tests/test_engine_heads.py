@@ -72,7 +72,7 @@ def watched(compute: Compute, pixels_THWC: np.ndarray, cuts: list[int], heads: l
     return [each(done, heads) for done in answers]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cuts=st.sets(st.integers(1, 23), max_size=5), order=st.permutations(["lstm", "pool", "several"]))
 def test_each_of_several_heads_says_what_it_says_alone_however_the_video_is_cut(
     cuts: set[int], order: list[str]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.open_files import none_stays_open
 from tests.toy_videos import overwrite, turn_clockwise, write_clip, write_sound
 from vidseq.client.faststart import faststart
 from vidseq.config import Picture
@@ -181,11 +182,10 @@ def test_a_path_that_is_not_there_and_an_empty_file_are_said(tmp_path: Path) -> 
 
 def test_nothing_stays_open(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4")
-    before = os.listdir("/proc/self/fd")
-    rearranged(path)
-    with pytest.raises(OptionError):
-        faststart(path.read_bytes().replace(b"stco", b"free"))
-    assert os.listdir("/proc/self/fd") == before
+    with none_stays_open():
+        rearranged(path)
+        with pytest.raises(OptionError):
+            faststart(path.read_bytes().replace(b"stco", b"free"))
 
 
 def test_it_loads_nothing_heavy() -> None:

@@ -79,7 +79,7 @@ async def slowly_read(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(str(sizes))(scope, receive, send)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 700_000), min_size=1, max_size=30))
 def test_the_whole_body_comes_and_no_more_than_a_window_is_on_its_way(sizes: list[int]) -> None:
     carried = Carried(slowly_read)

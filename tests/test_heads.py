@@ -70,7 +70,7 @@ def test_after_every_frame_the_action_is_the_readout_of_all_frames_so_far(
 
 
 @EVERY_READOUT
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cuts=st.sets(st.integers(1, 99), max_size=6))
 @torch.no_grad()
 def test_any_chunking_gives_the_one_shot_answer(readout: str, half_life_frames: float | None, cuts: set[int]) -> None:

@@ -327,13 +327,23 @@ def test_what_is_leased_is_nobody_elses_until_the_lease_has_run_out(kept: Kept) 
 def test_who_renews_keeps_it(kept: Kept) -> None:
     job = kept.job(2)
     first, second = kept.queue.lease(2)
-    pass_time(kept, kept.settings.lease_seconds - 1)
+    pass_time(kept, 0.6 * kept.settings.lease_seconds)
     assert kept.queue.renew([first]) == []
-    pass_time(kept, kept.settings.lease_seconds - 1)
+    pass_time(kept, 0.6 * kept.settings.lease_seconds)
     assert leased(kept, 5, suspected=True).position == second.position
     assert kept.queue.renew([first, second]) == [second]
     kept.jobs.cancel(OWNER, job.id)
     assert kept.queue.renew([first]) == [first]
+
+
+def test_who_comes_late_is_not_given_what_he_still_holds(kept: Kept) -> None:
+    """As after a pause that was longer than a lease."""
+    kept.job(2)
+    held = kept.queue.lease(1)
+    pass_time(kept, kept.settings.lease_seconds + 1)
+    assert kept.queue.lease(5, suspected=True, held=held) == []
+    assert [item.position for item in kept.queue.lease(5, held=held)] == [1]
+    assert kept.queue.renew(held) == [] == kept.queue.lease(5, suspected=True)
 
 
 def test_those_that_did_not_end_are_leased_apart(kept: Kept) -> None:

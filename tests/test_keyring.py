@@ -1,14 +1,25 @@
 """Whom the keys of a file let in, from one moment to the next, and what the others are told."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.keyring import FRESH_SECONDS, KeyExpired, KeyMalformed, KeyRevoked, KeyRing, KeysDown, KeyUnknown
+from serving.keyring import (
+    BELIEVED_SECONDS,
+    FRESH_SECONDS,
+    KeyExpired,
+    KeyMalformed,
+    KeyRevoked,
+    KeyRing,
+    KeysDown,
+    KeyUnknown,
+)
 from serving.keys import revoke_key
 from tests.test_keys import checked, id_of, made
 
@@ -55,6 +66,27 @@ def test_an_expired_and_a_revoked_key_are_told_so(path: Path) -> None:
         checked(path, brief)
     with pytest.raises(KeyRevoked):
         checked(path, revoked)
+
+
+def test_while_a_file_is_being_written_what_was_read_last_holds_for_a_while(path: Path) -> None:
+    text, ring = made(path), KeyRing(path)
+
+    async def story() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            await ring.check(text)
+            writer.execute("BEGIN EXCLUSIVE")  # as a commit does, for as long as the disk takes
+            await asyncio.sleep(2 * FRESH_SECONDS)
+            await ring.check(text)
+            with pytest.raises(KeysDown):
+                await KeyRing(path).check(text)  # it has never read any
+            await asyncio.sleep(BELIEVED_SECONDS)
+            with pytest.raises(KeysDown):
+                await ring.check(text)
+            writer.execute("ROLLBACK")
+            await asyncio.sleep(FRESH_SECONDS)
+            await ring.check(text)
+
+    asyncio.run(story())
 
 
 def test_a_ring_sees_what_another_process_wrote_soon(path: Path) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vidseq.config import Calibration, HeadsConfig, ModelConfig, Sampling, SegmentsConfig
@@ -85,7 +85,6 @@ rules = st.fixed_dictionaries(
 
 
 @given(course=courses(), lookahead_frames=lookaheads, rules=rules)
-@settings(deadline=None)
 def test_any_chunking_gives_the_same_labels_and_the_same_changes(
     course: Course, lookahead_frames: int, rules: dict[str, float]
 ) -> None:
@@ -97,7 +96,6 @@ def test_any_chunking_gives_the_same_labels_and_the_same_changes(
 
 
 @given(course=courses(), lookahead_frames=lookaheads)
-@settings(deadline=None)
 def test_a_label_is_told_with_the_frame_that_comes_so_many_later_and_is_made_of_its_scores(
     course: Course, lookahead_frames: int
 ) -> None:
@@ -115,7 +113,6 @@ def test_a_label_is_told_with_the_frame_that_comes_so_many_later_and_is_made_of_
 
 
 @given(course=courses(), lookahead_frames=lookaheads, rules=rules)
-@settings(deadline=None)
 def test_the_segments_are_the_fold_of_the_labels(
     course: Course, lookahead_frames: int, rules: dict[str, float]
 ) -> None:
@@ -127,7 +124,6 @@ def test_the_segments_are_the_fold_of_the_labels(
 
 
 @given(course=courses(), lookahead_frames=lookaheads, rules=rules)
-@settings(deadline=None)
 def test_a_segment_opens_once_before_it_closes_unless_it_closes_at_the_end(
     course: Course, lookahead_frames: int, rules: dict[str, float]
 ) -> None:
@@ -155,7 +151,6 @@ def test_the_action_of_a_moment_is_what_was_said_when_its_label_became_final(loo
 
 
 @given(course=courses(), lookahead_frames=lookaheads)
-@settings(deadline=None)
 def test_any_chunking_gives_the_same_calibrated_action_and_time_elapses_from_the_first_frame(
     course: Course, lookahead_frames: int
 ) -> None:

@@ -128,7 +128,7 @@ def test_a_video_that_was_damaged_on_its_way_is_refused_before_the_first_line(ur
 
 def test_a_video_that_stops_giving_labels_ends_with_a_timeout(live: Live, tmp_path: Path, video: bytes) -> None:
     gated = Gated(live, num_frames=3)
-    with running(stream_app(live, tmp_path, decode=gated, request_timeout_seconds=0.5)) as url:
+    with running(stream_app(live, tmp_path, decode=gated, request_timeout_seconds=3.0)) as url:
         last = read_service_message(asked(url, video).text.splitlines()[-1])
         gated.go_on.set()
     assert isinstance(last, Failed) and last.problem.type == "service/answer-timeout"
@@ -163,7 +163,7 @@ def test_who_takes_no_line_in_time_has_gone(
 
     headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
     scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": headers, "query_string": b""}
-    app = stream_app(live, tmp_path, request_timeout_seconds=0.5)
+    app = stream_app(live, tmp_path, request_timeout_seconds=3.0)
     with caplog.at_level(logging.INFO, logger="serving"):
         run(asyncio.wait_for(app(scope, receive, send), timeout=10))
     assert [record.levelname for record in caplog.records] == ["INFO"] and "went away" in caplog.text

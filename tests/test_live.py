@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vidseq.config import MAX_SECONDS, Calibration, MotionConfig, Sampling, Stre
 from vidseq.errors import NothingSampled, OfflineOnly, StateError
 from vidseq.live import Live
 from vidseq.messages import StreamOptions
+from vidseq.segments import Automaton, Run
 
 FRAMES = toy_frames(60, frames_per_second=10)
 SURER_WITH_TIME = Calibration(elapsed_seconds=(0.0, 1.0, 3.0), temperatures=(3.0, 1.0, 0.1))
@@ -39,7 +41,7 @@ def late(tmp_path_factory: pytest.TempPathFactory):
         yield live
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(sizes=st.lists(st.integers(1, 23), min_size=1, max_size=8), stored=st.booleans())
 def test_any_pushes_give_the_labels_of_one(live: Live, sizes: list[int], stored: bool) -> None:
     between = (lambda session: live.from_bytes(live.to_bytes(session))) if stored else (lambda session: session)
@@ -49,7 +51,7 @@ def test_any_pushes_give_the_labels_of_one(live: Live, sizes: list[int], stored:
     assert session.sequence == len(parts) == len({applied.sequence for applied in parts})
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(1, 23), min_size=1, max_size=8))
 def test_with_a_lookahead_and_with_motion_too(late: Live, sizes: list[int]) -> None:
     def stored(session):
@@ -195,6 +197,15 @@ def test_a_session_with_a_changed_byte_is_refused_or_still_usable(live: Live, po
         return
     answers, _ = run(resumed(live, changed))
     assert len(answers.labels) <= 1
+
+
+@pytest.mark.parametrize("label", [-1, 3, 10**9])
+def test_a_session_within_a_label_that_the_model_does_not_have_is_refused(live: Live, label: int) -> None:
+    _, session = run(pushed(live, [FRAMES[:3]]))
+    automaton = Automaton(run=Run(label, 0.0, 0.5, 0.9, 1), is_open=True)
+    other = replace(session, track=replace(session.track, automaton=automaton))
+    with pytest.raises(StateError, match="labels that this model does not have"):
+        live.from_bytes(live.to_bytes(other))
 
 
 async def resumed(live: Live, session):

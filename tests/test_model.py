@@ -42,7 +42,7 @@ def in_chunks(model: VideoModel, pixels_THWC: torch.Tensor, cuts: list[int]) -> 
 @EVERY_CELL
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("readout", ["last", "mean", "attention"])
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, 52), max_size=8))
 def test_any_chunking_of_a_real_clip_gives_the_one_shot_answer(
     real_pixels: torch.Tensor, cell: str, num_layers: int, readout: str, cuts: set[int]
@@ -54,7 +54,7 @@ def test_any_chunking_of_a_real_clip_gives_the_one_shot_answer(
     torch.testing.assert_close(frame, whole_frame, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, 52), max_size=8))
 def test_any_chunking_gives_the_one_shot_answer_where_motion_is_seen_too(
     real_pixels: torch.Tensor, cuts: set[int]

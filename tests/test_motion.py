@@ -33,7 +33,7 @@ def encoded(batch: int, frames: int, seed: int = 0) -> Tensor:
 
 
 @EVERY_SIGN
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cuts=st.sets(st.integers(1, 11)))
 def test_any_chunking_gives_the_one_shot_features(sign: str, cuts: set[int]) -> None:
     motion, encoded_BTE = a_motion(sign=sign), encoded(2, 12)
@@ -48,7 +48,7 @@ def test_any_chunking_gives_the_one_shot_features(sign: str, cuts: set[int]) -> 
 
 
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_short_row_beside_long_ones_is_remembered_by_its_own_last_frame(lengths: list[int]) -> None:
     motion, encoded_BTE = a_motion(), encoded(len(lengths), max(lengths))
     feature_BTD, state = motion(encoded_BTE, None, lengths)

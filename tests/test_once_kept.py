@@ -34,7 +34,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def kept(database: Database) -> Kept:
-    return kept_in(database)
+    return kept_in(database, lease_seconds=1000)  # a machine that stands still for seconds makes none of them late
 
 
 def kept_in(database: Database, *, keys: Any = KEYS, **settings: Any) -> Kept:
@@ -150,17 +150,17 @@ def test_of_processes_that_claim_at_once_one_executes(database_url: str, databas
 
 def test_the_claim_of_who_has_died_is_taken_over_when_its_lease_has_run_out(kept: Kept, database: Database) -> None:
     claimed(kept)
-    pass_time(database, 9)
+    pass_time(database, 900)
     with pytest.raises(StillRunning):
         kept.claim(QUESTION)
-    pass_time(database, 2)
+    pass_time(database, 200)
     answer(kept)
     assert [row.attempts for row in rows(database)] == [2]
 
 
 def test_of_several_who_take_over_one_does(kept: Kept, database: Database) -> None:
     claimed(kept)
-    pass_time(database, 11)
+    pass_time(database, 1100)
     outcomes: list[str] = []
 
     def take_over() -> None:
@@ -179,16 +179,16 @@ def test_of_several_who_take_over_one_does(kept: Kept, database: Database) -> No
 
 def test_a_claim_that_is_renewed_lasts(kept: Kept, database: Database) -> None:
     claim = claimed(kept)
-    pass_time(database, 9)
+    pass_time(database, 900)
     kept.renew(claim)
-    pass_time(database, 9)
+    pass_time(database, 900)
     with pytest.raises(StillRunning):
         kept.claim(QUESTION)
 
 
 def test_who_comes_late_changes_nothing_and_hears_what_was_answered(kept: Kept, database: Database) -> None:
     late = claimed(kept)
-    pass_time(database, 11)
+    pass_time(database, 1100)
     answer(kept)
     kept.renew(late)
     kept.release(late)
@@ -199,7 +199,7 @@ def test_who_comes_late_changes_nothing_and_hears_what_was_answered(kept: Kept, 
 
 def test_who_comes_late_while_another_executes_must_not_answer(kept: Kept, database: Database) -> None:
     late = claimed(kept)
-    pass_time(database, 11)
+    pass_time(database, 1100)
     second = claimed(kept)
     with pytest.raises(ClaimLost):
         kept.keep(late, Answer(200, b"other"))
@@ -210,7 +210,7 @@ def test_who_comes_late_while_another_executes_must_not_answer(kept: Kept, datab
 
 def test_a_lease_that_has_run_out_is_good_as_long_as_nobody_took_over(kept: Kept, database: Database) -> None:
     claim = claimed(kept)
-    pass_time(database, 11)
+    pass_time(database, 1100)
     assert kept.keep(claim, ANSWER)
     assert kept.claim(QUESTION) == ANSWER
 

@@ -205,7 +205,7 @@ def test_a_declared_size_at_which_pillow_warns_is_refused_in_our_own_words() -> 
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_damage_ends_in_a_picture_or_in_a_typed_error(kind: str, data: st.DataObject) -> None:
     picture = bytearray(encode(paint(99), kind))

@@ -33,6 +33,7 @@ def rates(*, url: str | None, requests: RateLimitItem | None = None, bytes: Rate
         requests=[requests or RateLimitItemPerSecond(3, 1, "requests")],
         bytes=[bytes or RateLimitItemPerSecond(1000, 1, "bytes")],
         url=url,
+        patience_seconds=30.0,
     )
 
 

@@ -49,7 +49,7 @@ def in_chunks(recurrent: Recurrent, feature_BTD: Tensor, cuts: list[int]) -> tup
 
 @EVERY_CELL
 @EVERY_DEPTH
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(cuts=st.sets(st.integers(1, 19)))
 def test_any_chunking_gives_the_one_shot_answer(cell: str, num_layers: int, cuts: set[int]) -> None:
     recurrent, feature_BTD = a_recurrent(cell, num_layers), features(2, 20)
@@ -84,7 +84,7 @@ def test_a_step_continues_where_a_sequence_stopped(cell: str) -> None:
 
 @EVERY_CELL
 @EVERY_DEPTH
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5))
 @torch.no_grad()
 def test_steps_of_rows_that_end_early_equal_the_kernels_for_whole_sequences(
@@ -130,7 +130,7 @@ def test_rows_that_are_not_in_order_are_our_own_mistake() -> None:
 @pytest.mark.parametrize(
     ("cell", "bidirectional"), [(c, False) for c in RECURRENCES + WINDOWS] + [(c, True) for c in RECURRENCES]
 )
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(lengths=st.lists(st.integers(1, 10), min_size=1, max_size=5))
 @torch.no_grad()
 def test_a_short_clip_beside_long_ones_equals_itself_alone(cell: str, bidirectional: bool, lengths: list[int]) -> None:

@@ -79,7 +79,7 @@ def test_a_draw_that_cannot_be_measured_is_left_out() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=12), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_difference_to_itself_is_nothing(right: list[bool], data: st.DataObject) -> None:
     groups = data.draw(st.lists(st.sampled_from("xyz"), min_size=len(right), max_size=len(right)))
     found = difference(np.array(right, float), np.array(right, float), [*groups[:-2], "x", "y"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from toy_videos import read, write_clip
 
@@ -63,7 +63,6 @@ def sampled_seconds(seconds: Sequence[float], sampling: Sampling, *, chunk_frame
     return [float(at_seconds) for clip in clips for at_seconds in clip.seconds_T]
 
 
-patient = settings(deadline=None)  # a machine that is busy is not a failure
 rates = st.one_of(st.just("native"), st.sampled_from([0.5, 1.0, 7.5, 8.0, 12.5, 24.0, 30.0]), st.floats(0.1, 200.0))
 steps = st.lists(st.sampled_from([0.0, -0.04, 0.001, 1 / 60, 1 / 30, 0.04, 0.1, 1.0]), min_size=1, max_size=60)
 times = st.builds(lambda first, steps: np.cumsum([first, *steps]).tolist(), st.floats(0.0, 5.0), steps)
@@ -73,14 +72,12 @@ starts = st.sampled_from([0.0, 0.3, 1.0, 2.5])
 # One frame after the other
 
 
-@patient
 @given(times, rates, starts)
 def test_sample_times_rise(seconds: list[float], rate: float, start: float) -> None:
     sampled = picks(seconds, Sampling(frames_per_second=rate, start_seconds=start))
     assert all(earlier < later for earlier, later in pairwise(sampled))
 
 
-@patient
 @given(times, st.sampled_from([0.5, 7.5, 8.0, 30.0]), starts)
 def test_each_tick_gets_the_first_frame_at_or_after_it(seconds: list[float], rate: float, start: float) -> None:
     rising = [now for index, now in enumerate(seconds) if all(now > before for before in seconds[:index])]
@@ -92,7 +89,6 @@ def test_each_tick_gets_the_first_frame_at_or_after_it(seconds: list[float], rat
     assert picks(seconds, Sampling(frames_per_second=rate, start_seconds=start)) == expected
 
 
-@patient
 @given(times, rates, starts, st.data())
 def test_a_clock_that_was_stored_between_two_chunks_goes_on_as_if_nothing_had_happened(
     seconds: list[float], rate: float, start: float, data: st.DataObject
@@ -110,21 +106,18 @@ def test_a_clock_that_was_stored_between_two_chunks_goes_on_as_if_nothing_had_ha
     assert sampled == picks(seconds, sampling)
 
 
-@patient
 @given(times, rates, st.integers(1, 7))
 def test_the_size_of_the_clips_changes_nothing(seconds: list[float], rate: float, chunk_frames: int) -> None:
     sampling = Sampling(frames_per_second=rate)
     assert sampled_seconds(seconds, sampling, chunk_frames=chunk_frames) == picks(seconds, sampling)
 
 
-@patient
 @given(times)
 def test_native_takes_every_frame_whose_time_rises(seconds: list[float]) -> None:
     rising = [now for index, now in enumerate(seconds) if all(now > before for before in seconds[:index])]
     assert picks(seconds, Sampling(frames_per_second="native")) == rising
 
 
-@patient
 @given(times, st.floats(0.1, 3.0), st.floats(0.1, 3.0), st.floats(0.1, 3.0))
 def test_adjacent_intervals_share_no_frame_and_lose_none(
     seconds: list[float], start: float, first: float, second: float
@@ -200,7 +193,6 @@ def test_an_interval_without_a_frame_is_an_error_that_says_where_the_video_ends(
 # At most so many
 
 
-@patient
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 7))
 def test_max_frames_keeps_every_second_fourth_eighth_frame(num_frames: int, max_frames: int, chunk: int) -> None:
     seconds = [index / 8 for index in range(num_frames)]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.hostile_bombs import bomb
+from tests.open_files import none_stays_open
 from tests.require import missing
 from tests.toy_videos import read, write_clip
 from vidseq.config import Fit, Limits, Picture, Sampling
@@ -184,10 +185,10 @@ def test_a_crash_costs_its_own_clip_a_typed_error_and_no_other(
 
 
 def test_a_decoder_that_says_nothing_for_too_long_is_killed(own: Sandbox, tmp_path: Path) -> None:
-    with begun(write_clip(tmp_path / "clip.mp4"), own, limits=Limits(max_stall_seconds=0.5)) as frames:
+    with begun(write_clip(tmp_path / "clip.mp4"), own, limits=Limits(max_stall_seconds=3.0)) as frames:
         (pid,) = children(own)
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(TooSlow, match=r"longer than 0\.5 seconds for one frame \(max_stall_seconds\)"):
+        with pytest.raises(TooSlow, match=r"longer than 3 seconds for one frame \(max_stall_seconds\)"):
             list(frames)
     await_true(lambda: children(own) == [])
 
@@ -234,11 +235,10 @@ def test_a_video_that_is_damaged_says_so_in_the_report(sandbox: Sandbox, tmp_pat
 def test_no_process_and_no_descriptor_stays_whether_it_goes_well_or_not(own: Sandbox, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4").read_bytes()
     numbers(clip, own)
-    before = os.listdir("/proc/self/fd")
-    for source in (clip, clip[:2000], clip.replace(b"avc1", b"zzzz")):
-        with contextlib.suppress(Exception), Reader(source, picture=PICTURE, sandbox=own) as reader:
-            next(reader.frames(everything))
-    assert os.listdir("/proc/self/fd") == before
+    with none_stays_open():
+        for source in (clip, clip[:2000], clip.replace(b"avc1", b"zzzz")):
+            with contextlib.suppress(Exception), Reader(source, picture=PICTURE, sandbox=own) as reader:
+                next(reader.frames(everything))
     await_true(lambda: children(own) == [])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.open_files import none_stays_open
 from vidseq.config import Limits, Picture
 from vidseq.errors import DecoderCrashed, OutOfMemory, SandboxError, TooSlow, UndecodableVideo, VidseqError
 from vidseq.sandbox.boxed import BoxedDecoder
@@ -93,11 +94,10 @@ def test_an_end_for_want_of_memory_is_no_end_of_the_video() -> None:
 
 
 def test_nothing_stays_open_after_any_of_them() -> None:
-    before = os.listdir("/proc/self/fd")
-    for answers in ((), (HELLO,), (HELLO, b"\2"), (HELLO, Ended(11).pack())):
-        with pytest.raises(DecoderCrashed):
-            decode(begin_saying(*answers))
-    assert os.listdir("/proc/self/fd") == before
+    with none_stays_open():
+        for answers in ((), (HELLO,), (HELLO, b"\2"), (HELLO, Ended(11).pack())):
+            with pytest.raises(DecoderCrashed):
+                decode(begin_saying(*answers))
 
 
 def test_of_a_clip_that_arrives_what_has_come_and_is_not_read_is_too_slow() -> None:

@@ -43,7 +43,7 @@ KEY = hashlib.sha256(b"a key for tests").digest()
 FRAMES = toy_frames(30, frames_per_second=10)
 PUSHES = [pack_frames(frames) for frames in chunked(FRAMES, [4])]
 OWNER = "somebody"
-patient = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @dataclass
@@ -91,7 +91,7 @@ def test_pushes_one_by_one_say_what_the_stream_says_in_memory(house: House) -> N
     assert final.prediction.sampled.num_frames == session.track.num_frames
 
 
-@patient
+@few
 @given(order=st.lists(st.integers(0, len(PUSHES) - 1), max_size=30))
 def test_duplicates_and_reorderings_change_nothing(house: House, order: list[int]) -> None:
     """Pushes come in any order and number through either of two services; in the end those that were due came too."""

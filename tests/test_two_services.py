@@ -91,8 +91,8 @@ def departure(model: Path, shared: list[str], service: Service, tmp_path_factory
         for number in (signal.SIGINT, signal.SIGTERM):  # one is enough
             leaving.process.send_signal(number)
         refused = refusal(leaving.port, clip.read_bytes())
-        labels += streamed(stream, range(12, 24))
         uploaded = upload.finish()
+        labels += streamed(stream, range(12, 24))
         leaving.process.wait(STOP_SECONDS)
         assert leaving.process.returncode == 0, leaving.said()
         final = stream.end()

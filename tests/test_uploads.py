@@ -503,7 +503,7 @@ def append_until_killed(url: str, folder: Path, upload_id: str) -> None:
         with uploads.append("ann", upload_id, offset=offset) as appending:
             while True:
                 appending.write(VIDEO[appending.offset : appending.offset + 100])
-                time.sleep(0.001)
+                time.sleep(0.01)
 
 
 @pytest.mark.parametrize("after_bytes", [1_000, 5_000])

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_videos import overwrite, paint, read, turn_clockwise, write_clip, write_frames, write_sound
 
+from tests.open_files import none_stays_open
 from vidseq import schemas
 from vidseq.config import Limits, Picture
 from vidseq.container import Source, open_source
@@ -450,7 +451,7 @@ def test_frames_whose_time_does_not_rise_are_counted_and_said(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("name", "codec"), [("clip.mp4", "libx264"), ("clip.mkv", "libvpx"), ("clip.avi", "mpeg4")])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_damage_ends_in_frames_or_in_a_typed_error(name: str, codec: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -469,13 +470,12 @@ def test_any_damage_ends_in_frames_or_in_a_typed_error(name: str, codec: str, da
 def test_nothing_stays_open_whether_it_goes_well_or_not(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4").read_bytes()
     decode(clip)
-    open_before = os.listdir("/proc/self/fd")
-    with Reader(clip, picture=PICTURE, sandbox=Place.sandbox) as reader:
-        next(reader.frames(everything))
-    for source in (b"", b"text", clip[:2000], tmp_path / "absent", tmp_path, write_sound(tmp_path / "sound.mp4")):
-        with pytest.raises((VideoError, SourceNotFound)):
-            decode(source)
-    assert os.listdir("/proc/self/fd") == open_before
+    with none_stays_open():
+        with Reader(clip, picture=PICTURE, sandbox=Place.sandbox) as reader:
+            next(reader.frames(everything))
+        for source in (b"", b"text", clip[:2000], tmp_path / "absent", tmp_path, write_sound(tmp_path / "sound.mp4")):
+            with pytest.raises((VideoError, SourceNotFound)):
+                decode(source)
 
 
 def test_bytes_in_memory_cannot_be_changed_by_who_is_handed_them() -> None:

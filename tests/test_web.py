@@ -323,11 +323,12 @@ def test_a_body_without_a_length_is_refused_while_it_is_read(http_client: httpx2
 
 @pytest.mark.parametrize("server", ["httptools", "h11"])
 def test_a_client_that_sends_everything_first_still_reads_the_refusal(server: str) -> None:
-    with running(toy_app(max_body_bytes=1000), http=server) as url, connect(url) as connection:
+    app = toy_app(max_body_bytes=1000)
+    with running(app, http=server, timeout_keep_alive=60) as url, connect(url) as connection:
         connection.sendall(head("Content-Type: video/mp4\r\nContent-Length: 30000000"))
         connection.sendall(bytes(30_000_000))
         assert answer_on(connection)[0] == 413
-        connection.settimeout(3.0)  # sooner than a server gives up an idle connection
+        connection.settimeout(20.0)  # sooner than a server gives up an idle connection
         assert connection.recv(1) == b""
 
 
@@ -365,11 +366,12 @@ def test_a_body_that_trickles_is_given_up_long_before_it_would_have_to_be_whole(
 
 def test_a_body_that_comes_fast_enough_may_take_longer_than_the_grace() -> None:
     def pieces() -> Iterator[bytes]:
-        for _ in range(10):
-            time.sleep(0.1)
+        yield bytes(20_000)
+        for _ in range(5):
+            time.sleep(0.5)
             yield bytes(1000)
 
-    settings = {"body_grace_seconds": 0.5, "min_body_bytes_per_second": 1000}
+    settings = {"body_grace_seconds": 2.0, "min_body_bytes_per_second": 1000}
     assert ask(toy_app(**settings), content=pieces()).status_code == 200
 
 

@@ -77,6 +77,12 @@ class Labelling:
             frame_L=np.zeros(num_labels, np.float32) if num_labels else None,
         )
 
+    def knows(self, track: Track) -> bool:
+        """Whether the labels that it has begun are among those of this model."""
+        num_labels = 0 if self.segmenter is None else len(self.segmenter.labels)
+        runs = (track.automaton.waiting, track.automaton.run)
+        return all(run is None or (0 <= run.label < num_labels and run.num_frames > 0) for run in runs)
+
     def settle(self, track: Track, seconds_T: Sequence[float], scores: Scores) -> tuple[Labelled, Track]:
         """What the next T sampled frames of a stream bring; `scores` are of one stream (B = 1)."""
         frame_BTL = scores.frame_probabilities_BTL()

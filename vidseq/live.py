@@ -19,7 +19,7 @@ from vidseq.answers import earliest
 from vidseq.checkpoint import Checkpoint
 from vidseq.config import Limits, Sampling
 from vidseq.engine import Done, Work
-from vidseq.errors import DeadlinePassed, NothingSampled, OfflineOnly
+from vidseq.errors import DeadlinePassed, NothingSampled, OfflineOnly, StateError
 from vidseq.intake import Intake, Pace, Piece, take_clip, take_frames
 from vidseq.labelling import Labelled, Labelling, end_of
 from vidseq.messages import Applied, Encoded, Final, Notice, StreamOptions
@@ -83,7 +83,10 @@ class Live:
 
     def from_bytes(self, data: bytes) -> Session:
         """Raises StateError: these are not bytes of a session with this model."""
-        return Session.from_bytes(data, header=self._header, like=self._start)
+        session = Session.from_bytes(data, header=self._header, like=self._start)
+        if not self._labelling.knows(session.track):
+            raise StateError("these bytes are a session with labels that this model does not have")
+        return session
 
     async def push(
         self,

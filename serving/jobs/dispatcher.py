@@ -77,18 +77,19 @@ class Dispatcher:
 
         Where one has its last attempt left: none until nothing is held, then that one alone.
         """
-        idle, others_first = not self._held, self._others_first
-        suspects = any(item.attempts > 1 for item in self._held.values())
+        held, others_first = list(self._held.values()), self._others_first
+        suspects = any(item.attempts > 1 for item in held)
+        lease_of = partial(self._queue.lease, held=held)
 
         def lease() -> list[Leased]:
-            if others_first and (others := self._queue.lease(most)):
+            if others_first and (others := lease_of(most)):
                 return others
             suspicion = self._queue.suspicion()
             if suspicion == "last":
-                return self._queue.lease(1, suspected=True) if idle else []
+                return [] if held else lease_of(1, suspected=True)
             look = suspicion == "some" and not suspects
-            first = self._queue.lease(1, suspected=True, last=False) if look else []
-            return first + (self._queue.lease(most - len(first)) if most > len(first) else [])
+            first = lease_of(1, suspected=True, last=False) if look else []
+            return first + (lease_of(most - len(first)) if most > len(first) else [])
 
         return await self._threads.call(lease, unheard=self._put_back_now)
 

@@ -82,18 +82,22 @@ class Queue:
         # So often begun before, an item has one attempt more. Where all have but one, it is no suspect's.
         self._last_after = max(1, settings.max_attempts - 1)
 
-    def lease(self, most: int, *, suspected: bool = False, last: bool = True) -> list[Leased]:
+    def lease(
+        self, most: int, *, suspected: bool = False, last: bool = True, held: Sequence[Leased] = ()
+    ) -> list[Leased]:
         """Up to so many items that are due, now the caller's for `lease_seconds`; nobody waits for them.
 
         Those that were never begun, or with `suspected` those that were, and did not end: of these first those that
-        were begun most often, and without `last` none that has no attempt after this one.
+        were begun most often, and without `last` none that has no attempt after this one. None of those that the
+        caller has `held` for longer than their leases, and nobody has taken over: he is at work on them.
         """
         if not self._any_due():  # which is nearly always so, and reading holds up nobody
             return []
         due = select(job_items, jobs.c.owner, jobs.c.options).join(jobs, jobs.c.id == _items.job_id)
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            which = due.where(_items.due_at <= now, jobs.c.expires_at > now)
+            others = _items.claim.is_(None) | _items.claim.not_in([item.token for item in held])
+            which = due.where(_items.due_at <= now, jobs.c.expires_at > now, others)
             if suspected:
                 which = which.where(_items.attempts > 0).order_by(_items.attempts.desc())
             else:

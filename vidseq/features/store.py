@@ -167,7 +167,10 @@ def _layout(folder: Path) -> Layout | None:
     try:
         return Layout.model_validate_json((folder / _STORE).read_bytes())
     except FileNotFoundError:
-        if folder.is_dir() and any(not name.startswith(".") for name in os.listdir(folder)):
+        held = {name for name in os.listdir(folder) if not name.startswith(".")} if folder.is_dir() else set()
+        if _STORE in held:  # somebody has made it just now
+            return _layout(folder)
+        if held:
             raise OptionError(f"{str(folder)!r} is no store of features, and holds other things") from None
         return None
     except (NotADirectoryError, ValidationError):
