@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -136,6 +137,25 @@ def test_many_writers_share_a_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.rglob("*.*")) == sorted(
         ["store.json", "recipe.json", f"{KEY}.safetensors"]
     )
+
+
+def test_a_store_that_comes_into_being_while_it_is_opened_is_one(tmp_path: Path) -> None:
+    """Two hundred times: who opens it finds nothing yet, or a store, and never a folder of other things."""
+    folders = [tmp_path / str(number) for number in range(200)]
+    with ThreadPoolExecutor(1) as pool:
+        for folder in folders:
+            folder.mkdir()
+            writing = pool.submit(FeatureStore(folder).write, RECIPE, KEY, chunks())
+            while not writing.done():
+                FeatureStore(folder)
+            writing.result()
+            assert FeatureStore(folder).has(RECIPE, KEY)
+
+
+def test_a_layout_that_leads_nowhere_is_none(tmp_path: Path) -> None:
+    (tmp_path / "store.json").symlink_to("nowhere")
+    with pytest.raises(OptionError, match="holds other things"):
+        FeatureStore(tmp_path)
 
 
 # Of a model

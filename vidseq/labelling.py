@@ -78,7 +78,7 @@ class Labelling:
         )
 
     def knows(self, track: Track) -> bool:
-        """Whether the labels that it has begun are among those of this model."""
+        """Whether the runs that it has begun are of frames, with labels of this model."""
         num_labels = 0 if self.segmenter is None else len(self.segmenter.labels)
         runs = (track.automaton.waiting, track.automaton.run)
         return all(run is None or (0 <= run.label < num_labels and run.num_frames > 0) for run in runs)

@@ -164,13 +164,12 @@ def _layout(folder: Path) -> Layout | None:
     Raises:
         OptionError: the folder holds something else.
     """
+    # Looked at first: whoever makes a store just now writes its layout before all else.
+    holds_others = folder.is_dir() and any(not name.startswith(".") for name in os.listdir(folder))
     try:
         return Layout.model_validate_json((folder / _STORE).read_bytes())
     except FileNotFoundError:
-        held = {name for name in os.listdir(folder) if not name.startswith(".")} if folder.is_dir() else set()
-        if _STORE in held:  # somebody has made it just now
-            return _layout(folder)
-        if held:
+        if holds_others:
             raise OptionError(f"{str(folder)!r} is no store of features, and holds other things") from None
         return None
     except (NotADirectoryError, ValidationError):
