@@ -44,15 +44,6 @@ def page_faults(*arguments: str, environment: dict[str, str] | None = None) -> l
     return list(map(int, run.stdout.split()))
 
 
-def test_mkl_keeps_no_buffers_of_its_own_in_what_is_started_with_the_environment() -> None:
-    program = "import torch; torch.ones(8, 8) @ torch.ones(8, 8)"
-    environment = os.environ | ENVIRONMENT | {"MKL_VERBOSE": "1"}
-    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    if "MKL_VERBOSE" not in said.stdout:
-        pytest.skip("this torch has no MKL")
-    assert "FastMM:0" in said.stdout
-
-
 def test_without_it_nearly_every_page_is_asked_for_again() -> None:
     assert min(page_faults()) > 10_000
 

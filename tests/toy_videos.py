@@ -7,6 +7,7 @@ The number stands in the centre square as 4 x 4 blocks of black and white: 12 bi
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -80,7 +81,21 @@ def write_frames(
     muxing: dict[str, str] | None = None,
 ) -> Path:
     """A clip of the given frames [H, W, 3] at the given times (kept to 1 ms by H.264, else to the rate)."""
-    with av.open(str(path), "w", options=muxing or {}) as container:
+    # SVT-AV1 gives the thread that opens it real-time priority where it may, and all that it starts later inherits it.
+    with ThreadPoolExecutor(1) as own:
+        own.submit(_write_frames, path, frames, seconds, frames_per_second, codec, muxing or {}).result()
+    return path
+
+
+def _write_frames(
+    path: Path,
+    frames: Sequence[Pixels],
+    seconds: Sequence[float],
+    frames_per_second: int,
+    codec: str,
+    muxing: dict[str, str],
+) -> None:
+    with av.open(str(path), "w", options=muxing) as container:
         stream = container.add_stream(codec, rate=frames_per_second)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
@@ -92,7 +107,6 @@ def write_frames(
             frame.pts, frame.time_base = round(at_seconds * 1000), MILLISECOND
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return path
 
 
 def remux(source: Path, target: Path, **muxing: str) -> Path:

@@ -11,11 +11,7 @@ from collections.abc import Mapping
 _BYTES = 1_000_000_000
 _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": (-1, _BYTES), "MALLOC_MMAP_THRESHOLD_": (-3, _BYTES), "MALLOC_ARENA_MAX": (-8, 1)}
 
-# MKL's own manager of buffers went round for ever once, in a thread that ended and in one that multiplied (oneMKL
-# 2024.0 in torch 2.15, seen with gdb), and the process with it. Where freed memory is kept anyway it brings nothing.
-_MKL = {"MKL_DISABLE_FAST_MM": "1"}
-
-ENVIRONMENT: Mapping[str, str] = {name: str(value) for name, (_, value) in _MALLOPT.items()} | _MKL
+ENVIRONMENT: Mapping[str, str] = {name: str(value) for name, (_, value) in _MALLOPT.items()}
 """For processes that are still to be started."""
 
 
