@@ -40,14 +40,19 @@ def cleaned_up(folder: str) -> Iterator[None]:
 
 
 def clean_up(folder: str) -> None:
-    """Kill who is left but this process, until nobody is; then remove the folder: nobody writes into it again."""
+    """End who is left but this process; then remove the folder: nobody writes into it again."""
+    end_all(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_all(folder: str) -> None:
+    """Kill whoever works in the folder, this process apart, until nobody does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (left := _left_over(folder)) and time.monotonic() < deadline:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _left_over(folder: str) -> set[int]:

@@ -10,10 +10,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from serving.aftermath import clean_up, cleaned_up
+from serving.aftermath import clean_up, cleaned_up, end_all
 from serving.stopping import handling, ignore_signals, unwind
 from vidseq import memory
 from vidseq.errors import VidseqError
@@ -66,31 +66,47 @@ def local_ray(*, num_cpus: int | None = None) -> Iterator[None]:
         import ray
 
         stack.callback(ray.shutdown)
-        with _hushed():
-            start_ray(**options, logging_level=logging.ERROR, log_to_driver=False)
+        start_ray(**options, hushed=True, logging_level=logging.ERROR, log_to_driver=False)
         signal.signal(signal.SIGTERM, unwind)  # Ray's own would end its processes before what uses them has unwound
         stack.callback(ignore_signals)
         yield
 
 
-def start_ray(**options: Any) -> None:
-    """`ray.init(**options)`, with a sentence for a machine on which Ray's processes need longer than Ray waits: 30 s.
+def start_ray(*, hushed: bool = False, **options: Any) -> None:
+    """`ray.init(**options)`; one of our own is begun a second time where it needs longer than the 30 s that Ray waits.
+
+    Args:
+        hushed: what Ray writes on standard error meanwhile is dropped.
 
     Raises:
-        RayNotStarted: so it is here.
+        RayNotStarted: this machine is too busy.
     """
+    if _has_started(options, hushed=hushed):
+        return
+    if (folder := options.get("_temp_dir")) is not None:
+        print(f"vidseq: {_too_slow()}; it is begun once more", file=sys.stderr, flush=True)
+        end_all(folder)
+        if _has_started(options, hushed=hushed):
+            return
+    raise RayNotStarted(f"{_too_slow()}; try again when there is less of it")
+
+
+def _has_started(options: Mapping[str, Any], *, hushed: bool) -> bool:
     import ray
 
     try:
-        ray.init(**options)
+        with _hushed() if hushed else nullcontext():
+            ray.init(**options)
     except Exception as error:
         if type(error) is not Exception:  # Ray has no name for this one (Node.__init__ of Ray 2.60)
             raise
-        load, num_cpus = os.getloadavg()[0], os.cpu_count()
-        raise RayNotStarted(
-            f"Ray did not start within its 30 seconds: {num_cpus} CPUs have work for {load:.0f} (the load average)"
-            " here; try again when there is less of it"
-        ) from error
+        return False
+    return True
+
+
+def _too_slow() -> str:
+    load, num_cpus = os.getloadavg()[0], os.cpu_count()
+    return f"Ray did not start within its 30 seconds: {num_cpus} CPUs have work for {load:.0f} (the load average) here"
 
 
 def _prepare_environment(variables: Mapping[str, str]) -> None:
