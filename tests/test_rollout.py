@@ -235,6 +235,21 @@ def told_after_hangup(service: Service) -> list[str]:
     return outcomes(service)[num_said:]
 
 
+def await_both(several: House) -> None:
+    """Both replicas answer: with the store, which is opened last, and for long enough that they are asked.
+
+    Who was starting while models were changed has looked again by then.
+    """
+    wait_until(lambda: sum(map(has_store, replicas(several.service))) == 2, seconds=PATIENCE_SECONDS)
+    time.sleep(5.0)
+
+
+def has_store(pid: int) -> bool:
+    with suppress(OSError):  # it has ended, or closes a file meanwhile
+        return any(os.readlink(file).endswith("sessions.db") for file in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
 def test_models_come_and_go_beside_the_first_without_a_failed_request(several: House) -> None:
     changed(several)  # whatever another test has left there
     with under_load(several) as answers, Client(several.service.url, max_retries=0) as client:
@@ -268,7 +283,7 @@ def test_a_replica_that_dies_comes_back_with_the_models_that_came_later(several:
     with Client(several.service.url, max_retries=30) as client:
         answers = [client.classify(several.clip, model="lstm") for _ in range(6)]
     assert_same(answers, [several.expected["lstm"]] * 6)
-    wait_until(lambda: len(replicas(several.service)) == 2, seconds=PATIENCE_SECONDS)
+    await_both(several)
 
 
 def test_a_replica_that_was_starting_meanwhile_comes_to_the_models_of_the_others(several: House) -> None:
@@ -278,8 +293,7 @@ def test_a_replica_that_was_starting_meanwhile_comes_to_the_models_of_the_others
     with Client(several.service.url, max_retries=30) as client:
         client.classify(several.clip)  # one is there again; the other one has read which models it has to load
         assert "refused" not in "".join(changed(several, "elman"))
-        wait_until(lambda: len(replicas(several.service)) == 2, seconds=PATIENCE_SECONDS)
-        time.sleep(5.0)  # until it is asked, too, however it answers
+        await_both(several)
         wait_until(
             lambda: all([info.name for info in client.models()] == ["toy", "elman"] for _ in range(20)),
             seconds=PATIENCE_SECONDS,
